@@ -1,0 +1,188 @@
+"""Training of the compact network on coarse synthetic scans (:mod:`.lite_network`, :mod:`.generator.coarse`)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from ..progress import Progress
+from ..training import RunOptions, fit, learning_rate_factor, require_lightning
+from .generator.coarse import CoarseConfig, CoarseLabelsToImage
+from .generator.draws import Draws
+from .labels import V2_CHANNELS
+from .lite_network import LiteConfig, LiteNetwork, labels_of_cells
+from .losses import cross_entropy_and_dice
+from .training_maps import TrainingMap, load_maps, split_maps
+
+__all__ = ["LiteTrainingConfig", "train_lite"]
+
+RARE_VOXELS = 20_000
+"""Structures below this many mm^3 on average count as rare: all their cells enter the loss."""
+
+
+@dataclass
+class LiteTrainingConfig:
+    """Configuration of ``mri-deep-tools train synthseg`` for ``network: lite``."""
+
+    network: str = field(default="lite", metadata={"help": "lite: the compact 2 mm network"})
+    labels: str = field(default="", metadata={"help": "folder of training label maps (1 mm)"})
+    validation: list[str] = field(default_factory=list, metadata={"help": "parts of names of maps kept for validation"})
+    widths: list[int] = field(
+        default_factory=lambda: [32, 64, 128, 192], metadata={"help": "features of the network per level"}
+    )
+    decoder_blocks: int = field(default=1, metadata={"help": "convolutions per level on the way up"})
+    learning_rate: float = field(default=2e-3, metadata={"help": "largest learning rate (AdamW)"})
+    weight_decay: float = field(default=1e-4, metadata={"help": "weight decay (AdamW)"})
+    warmup: int = field(default=300, metadata={"help": "steps of linear warm-up"})
+    cooldown: int = field(default=2000, metadata={"help": "steps of linear cool-down at the end"})
+    average: float = field(default=0.998, metadata={"help": "decay of the running average of the weights"})
+    generator: CoarseConfig = field(default_factory=CoarseConfig, metadata={"help": "what the scans look like"})
+    run: RunOptions = field(default_factory=RunOptions, metadata={"help": "where and how the training runs"})
+
+
+class Endless(IterableDataset):  # type: ignore[type-arg]
+    """Yields a dummy per step: the sample itself is a function of the number of samples seen."""
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield zeros without end."""
+        while True:
+            yield 0
+
+
+def choose_cells(labels: torch.Tensor, rare: torch.Tensor, draws: Draws) -> torch.Tensor:
+    """Return flat indices of the cells that enter the loss: all rare ones, a third of the brain, a tenth of the rest."""
+    x, y, z = (n // 2 for n in labels.shape)
+    parts = labels.reshape(x, 2, y, 2, z, 2)
+    brain = (parts > 0).any(5).any(3).any(1).reshape(-1)
+    is_rare = rare[labels].reshape(x, 2, y, 2, z, 2).any(5).any(3).any(1).reshape(-1)
+    share = torch.where(is_rare, 1.0, torch.where(brain, 0.33, 0.1))
+    chosen = torch.rand(share.shape, generator=draws._large, device=labels.device) < share
+    return chosen.nonzero()[:, 0]
+
+
+def make_module(config: LiteTrainingConfig, train: list[TrainingMap], held: list[TrainingMap]) -> Any:
+    """Return the LightningModule of this training."""
+    lightning = require_lightning()
+
+    class LiteTraining(lightning.LightningModule):  # type: ignore[misc,name-defined]
+        """Network, its running average, and how one step is made."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            shape = LiteConfig(len(V2_CHANNELS), tuple(config.widths), config.decoder_blocks)
+            torch.manual_seed(config.run.seed)
+            self.network = LiteNetwork(shape).to(memory_format=torch.channels_last_3d)
+            self.averaged = copy.deepcopy(self.network).requires_grad_(False)
+            self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+            self.register_buffer("rare", _rare_channels(train), persistent=False)
+            self._features = torch.compile(self.network.features) if config.run.compile else self.network.features
+            self._generator: CoarseLabelsToImage | None = None
+
+        def generator(self) -> CoarseLabelsToImage:
+            """Return the generator on the module's device."""
+            if self._generator is None:
+                self._generator = CoarseLabelsToImage(config.generator, V2_CHANNELS, device=self.device)
+            return self._generator
+
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            """Draw one scan and return its loss."""
+            number = int(self.seen) * self.trainer.world_size + self.global_rank
+            self.seen += 1
+            draws = Draws(config.run.seed * 1_000_003 + number, self.device)
+            chosen = train[draws.integer(len(train))]
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                scan, labels = self.generator()(chosen.labels.to(self.device), chosen.centre, draws)
+                cells = choose_cells(labels, self.rare, draws)
+                target = labels_of_cells(labels, cells).reshape(-1)
+            features = self._features(scan[None, None])
+            logits = self.network.logits_of_cells(features, cells).float()
+            loss = cross_entropy_and_dice(logits.reshape(-1, logits.shape[-1]), target)
+            self.log("loss", loss, batch_size=1)
+            return loss
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            """Move the running average."""
+            decay = min(config.average, (1 + self.global_step) / (10 + self.global_step))
+            with torch.no_grad():
+                mine = [*self.averaged.parameters(), *self.averaged.buffers()]
+                theirs = [*self.network.parameters(), *self.network.buffers()]
+                for a, b in zip(mine, theirs, strict=True):
+                    if a.dtype.is_floating_point:
+                        a.lerp_(b, 1 - decay)
+                    else:
+                        a.copy_(b)
+
+        def val_dataloader(self) -> DataLoader[int]:
+            """Return the numbers of the fixed validation scans."""
+            return DataLoader(list(range(len(held) * len(VALIDATION_KINDS))), batch_size=None)  # type: ignore[arg-type]
+
+        def validation_step(self, number: int, index: int) -> None:
+            """Score one fixed scan of a held-out map."""
+            kind, item = VALIDATION_KINDS[number % len(VALIDATION_KINDS)], held[number // len(VALIDATION_KINDS)]
+            generator = CoarseLabelsToImage(validation_config(config.generator, kind), V2_CHANNELS, device=self.device)
+            scan, labels = generator(item.labels.to(self.device), item.centre, Draws(900_000 + number, self.device))
+            for name, batch_statistics in (("dice", False), ("dice_own", True)):
+                self.averaged.train(batch_statistics)
+                keep = copy.deepcopy(dict(self.averaged.named_buffers())) if batch_statistics else {}
+                logits = self.averaged(scan[None, None])[0].float()
+                for key, buffer in keep.items():
+                    self.averaged.get_buffer(key).copy_(buffer)
+                self.averaged.eval()
+                self.log(f"{name}_{kind}", mean_dice(logits.argmax(0), labels), on_epoch=True, batch_size=1)
+
+        def configure_optimizers(self) -> Any:
+            """Return AdamW with warm-up, constant rate and cool-down."""
+            optimiser = torch.optim.AdamW(
+                self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            )
+            schedule = torch.optim.lr_scheduler.LambdaLR(
+                optimiser,
+                lambda step: learning_rate_factor(step, config.run.steps, config.warmup, config.cooldown),
+            )
+            return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    return LiteTraining()
+
+
+VALIDATION_KINDS = ("t1", "random", "thick")
+
+
+def validation_config(config: CoarseConfig, kind: str) -> CoarseConfig:
+    """Return the generator of validation scans: T1-like, random contrast, or random contrast with thick slices."""
+    result = copy.copy(config)
+    result.skull_strip_probability = 0.0
+    result.t1_probability = 1.0 if kind == "t1" else 0.0
+    result.fine_probability = 0.0 if kind == "thick" else 1.0
+    result.max_res_aniso = 6.0
+    return result
+
+
+def mean_dice(found: torch.Tensor, truth: torch.Tensor, channels: int = len(V2_CHANNELS)) -> float:
+    """Return the mean Dice over the structures that occur in the truth."""
+    counts = torch.bincount(truth.reshape(-1) * channels + found.reshape(-1), minlength=channels**2)
+    table = counts.reshape(channels, channels).double()
+    both, a, b = table.diagonal(), table.sum(1), table.sum(0)
+    dice = 2 * both / (a + b).clamp(min=1)
+    return float(dice[1:][a[1:] > 0].mean())
+
+
+def _rare_channels(maps: list[TrainingMap]) -> torch.Tensor:
+    counts = np.zeros(len(V2_CHANNELS))
+    for item in maps:
+        values, number = np.unique(item.labels.numpy(), return_counts=True)
+        sizes = dict(zip(values.tolist(), number.tolist(), strict=True))
+        counts += [sizes.get(code, 0) for code in V2_CHANNELS]
+    return torch.tensor(counts / len(maps) < RARE_VOXELS)
+
+
+def train_lite(config: LiteTrainingConfig, progress: Progress) -> Any:
+    """Run or continue the training; returns the path of the last checkpoint."""
+    train, held = split_maps(load_maps(config.labels), config.validation)
+    module = make_module(config, train, held)
+    return fit(module, DataLoader(Endless(), batch_size=None), config.run, config, progress)
