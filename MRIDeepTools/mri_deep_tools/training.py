@@ -38,7 +38,7 @@ class RunOptions:
     keep_every: int = field(default=0, metadata={"help": "keep one checkpoint every so many steps; 0: only the last"})
     validate_every: int = field(default=1000, metadata={"help": "steps between validations; 0: never"})
     log_every: int = field(default=50, metadata={"help": "steps between log lines"})
-    max_minutes: float = field(default=0.0, metadata={"help": "stop (to be continued) after so many minutes; 0: no limit"})
+    max_minutes: float = field(default=0.0, metadata={"help": "stop, to be continued, after so long; 0: no limit"})
     threads: int | None = field(default=None, metadata={"help": "CPU threads; none: all that may be used"})
     compile: bool = field(default=False, metadata={"help": "use torch.compile (needs a C++ compiler)"})
 
@@ -97,6 +97,7 @@ def fit(module: Any, data: Any, options: RunOptions, config: Any, progress: Prog
     ------
     RequestError : the run's folder holds a run of another configuration kind, or the options do not fit the machine.
     CancelledError : stopped by SIGINT or SIGTERM; the last checkpoint stays and the same command continues.
+
     """
     lightning = require_lightning()
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger

@@ -174,9 +174,7 @@ def test_distributions(golden):
     levels = expected["gmm_mean_percentiles"]["percentiles"]
     for values, part in ((means, "gmm_mean_percentiles"), (stds, "gmm_std_percentiles")):
         top = values.max()
-        np.testing.assert_allclose(
-            np.percentile(values[:, 1:], levels), expected[part]["foreground"], atol=0.03 * top
-        )
+        np.testing.assert_allclose(np.percentile(values[:, 1:], levels), expected[part]["foreground"], atol=0.03 * top)
         np.testing.assert_allclose(np.percentile(values[:, 0], levels), expected[part]["background"], atol=0.04 * top)
     assert (means[:, 0] == 0).mean() == pytest.approx(expected["background_exactly_zero"], abs=0.015)
     assert (means[:, 0] < 15).mean() == pytest.approx(expected["background_below_15"], abs=0.03)

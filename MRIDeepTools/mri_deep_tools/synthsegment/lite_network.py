@@ -1,7 +1,8 @@
 """The compact network of ``synthseg-lite``: a residual U-Net on 4 mm cells with a 2 mm output.
 
-The scan on a 2 mm grid is folded 2x2x2 into channels, so that all convolutions run on 4 mm cells; a 1x1x1 head gives the
-eight 2 mm voxels of each cell back. Skips are added, not concatenated. This is what a CPU can train and run in seconds.
+The scan on a 2 mm grid is folded 2x2x2 into channels, so that all convolutions run on 4 mm cells; a 1x1x1 head gives
+the eight 2 mm voxels of each cell back. Skips are added, not concatenated. A CPU can train it in hours and run it in
+seconds.
 """
 
 from __future__ import annotations

@@ -52,6 +52,7 @@ def dice_loss(
     class_weights : one number per label, or -1 for the inverse of the target's volumes; normalised to sum 1. An absent
         label gets weight 0 (the original divides by zero there).
     boundary_weight, boundary_distance : extra weight of voxels near a border and how near, in voxels.
+
     """
     p, g = _unit(prediction), _unit(target)
     space = _space(p)
@@ -86,6 +87,7 @@ def cross_entropy_and_dice(logits: torch.Tensor, target: torch.Tensor) -> torch.
     ----------
     logits : (N, C) float32.
     target : (N,) int64 channel indices.
+
     """
     log_posterior = logits.log_softmax(1)
     entropy = nnf.nll_loss(log_posterior, target)

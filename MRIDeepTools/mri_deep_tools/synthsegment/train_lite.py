@@ -56,7 +56,7 @@ class Endless(IterableDataset):  # type: ignore[type-arg]
 
 
 def choose_cells(labels: torch.Tensor, rare: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Return flat indices of the cells that enter the loss: all rare ones, a third of the brain, a tenth of the rest."""
+    """Return flat indices of the cells in the loss: all rare ones, a third of the brain, a tenth of the rest."""
     x, y, z = (n // 2 for n in labels.shape)
     parts = labels.reshape(x, 2, y, 2, z, 2)
     brain = (parts > 0).any(5).any(3).any(1).reshape(-1)
@@ -77,7 +77,8 @@ def make_module(config: LiteTrainingConfig, train: list[TrainingMap], held: list
             super().__init__()
             shape = LiteConfig(len(V2_CHANNELS), tuple(config.widths), config.decoder_blocks)
             torch.manual_seed(config.run.seed)
-            self.network = LiteNetwork(shape).to(memory_format=torch.channels_last_3d)
+            self.network = LiteNetwork(shape)
+            self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
             self.averaged = copy.deepcopy(self.network).requires_grad_(False)
             self.register_buffer("seen", torch.zeros((), dtype=torch.long))
             self.register_buffer("rare", _rare_channels(train), persistent=False)

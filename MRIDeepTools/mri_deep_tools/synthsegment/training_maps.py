@@ -31,6 +31,7 @@ def load_maps(folder: Path | str) -> list[TrainingMap]:
     Raises
     ------
     RequestError : no image there. InputError : a file that does not hold whole numbers.
+
     """
     from ..volume import list_images
 
@@ -73,6 +74,7 @@ def split_maps(maps: list[TrainingMap], validation: list[str]) -> tuple[list[Tra
     Raises
     ------
     RequestError : a name matches no map, or nothing is left to train on.
+
     """
     for part in validation:
         if not any(part in item.name for item in maps):

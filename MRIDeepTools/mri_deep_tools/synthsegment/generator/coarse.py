@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +38,9 @@ class CoarseConfig:
     nonlin_std_mm: float = field(default=4.0, metadata={"help": "largest standard deviation of the velocity field, mm"})
     nonlin_points: Sequence[int] = field(default=(8, 9, 8), metadata={"help": "shape of the small velocity field"})
     t1_probability: float = field(default=0.25, metadata={"help": "share of scans with T1-like contrast"})
-    skull_strip_probability: float = field(default=0.25, metadata={"help": "share of scans without extra-cerebral tissue"})
+    skull_strip_probability: float = field(
+        default=0.25, metadata={"help": "share of scans without extra-cerebral tissue"}
+    )
     bias_field_std: float = field(default=0.6, metadata={"help": "largest standard deviation of the log bias field"})
     bias_points: Sequence[int] = field(default=(5, 6, 5), metadata={"help": "shape of the small bias field"})
     gamma_std: float = field(default=0.45, metadata={"help": "standard deviation of the log exponent"})
@@ -77,12 +78,16 @@ class CoarseLabelsToImage:
         }
         channel = {code: index for index, code in enumerate(target_codes)}
         self._channel_of = tables.lookup([channel[code] for code in tables.targets], device)
-        inside = [c if t != 0 or c in KEPT_WITHOUT_SKULL else 0 for c, t in zip(tables.codes, tables.targets, strict=True)]
+        inside = [
+            c if t != 0 or c in KEPT_WITHOUT_SKULL else 0 for c, t in zip(tables.codes, tables.targets, strict=True)
+        ]
         self._strip = tables.lookup(inside, device)
         self._swap = tables.swap(device)
         self._t1 = t1_priors()
 
-    def __call__(self, labels: torch.Tensor, centre: Sequence[float], draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(
+        self, labels: torch.Tensor, centre: Sequence[float], draws: Draws
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a scan (X, Y, Z) float32 in 0-1 and its channel indices (X, Y, Z) int64.
 
         ``labels`` is a RAS-ordered 1 mm map, ``centre`` the voxel position of its brain's centre.

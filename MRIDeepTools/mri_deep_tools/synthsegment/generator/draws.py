@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 __all__ = ["Bounds", "Draws"]
 
-Bounds: TypeAlias = float | Sequence[float] | Sequence[Sequence[float]] | None | Literal[False]
+Bounds: TypeAlias = float | Sequence[float] | Sequence[Sequence[float]] | Literal[False] | None
 """A number b (centre +- b), a pair [min, max] for all axes, a (2, n) table, None (the default) or False (off)."""
 
 
@@ -23,6 +23,7 @@ class Draws:
     seed : any non-negative integer.
     device : where voxel noise is made. Scalars and small fields are drawn on the CPU whatever the device, so that two
         devices share everything but the noise of single voxels.
+
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:

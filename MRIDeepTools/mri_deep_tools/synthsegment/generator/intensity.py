@@ -64,6 +64,7 @@ def draw_class_statistics(
         (2m, K) of which one is taken at random, for means and stds apart, or block ``channel`` when ``per_channel``.
     distribution : what the two rows mean: bounds of a uniform draw, or mean and standard deviation of a normal one.
     mix : replace means, and apart from it stds, by the default draw with probability 0.5.
+
     """
     pick_means = channel if per_channel else draws.integer(_blocks(means))
     pick_stds = channel if per_channel else draws.integer(_blocks(stds))

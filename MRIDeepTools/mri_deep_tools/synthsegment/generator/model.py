@@ -12,7 +12,7 @@ import torch
 from ...errors import RequestError
 from ..labels import GENERATION, swap_table
 from . import intensity, resolution, spatial
-from .draws import Bounds, Draws
+from .draws import Draws
 from .morphology import sobel_magnitude
 
 __all__ = ["GeneratorConfig", "LabelTables", "LabelsToImage", "Sample", "output_and_crop_shape"]
@@ -36,8 +36,8 @@ class GeneratorConfig:
     rotation: Any = field(default=15.0, metadata={"help": "bounds of the rotation in degrees"})
     shearing: Any = field(default=0.012, metadata={"help": "bounds of the shearing"})
     translation: Any = field(default=False, metadata={"help": "bounds of the translation in voxels; false: none"})
-    nonlin_std: float = field(default=4.0, metadata={"help": "largest standard deviation of the velocity field, voxels"})
-    nonlin_scale: float = field(default=0.04, metadata={"help": "size of the small velocity field relative to the map"})
+    nonlin_std: float = field(default=4.0, metadata={"help": "largest std of the velocity field, voxels"})
+    nonlin_scale: float = field(default=0.04, metadata={"help": "size of the velocity field relative to the map"})
     channels: int = field(default=1, metadata={"help": "number of image channels, drawn independently"})
     classes: Literal["sided", "tissue"] = field(
         default="sided", metadata={"help": "which labels share a Gaussian: 48 sided or 25 tissue classes"}
@@ -152,6 +152,7 @@ class LabelsToImage:
     tables : the labels and their roles.
     voxel_size : of the label maps, mm.
     levels : the network's number of halvings, which fixes the multiple of the output shape; None for any shape.
+
     """
 
     def __init__(
@@ -179,13 +180,26 @@ class LabelsToImage:
         out_shape, crop_shape = output_and_crop_shape(
             labels.shape, config.output_shape, self.voxel_size, target, self.multiple
         )
-        labels, start, drawn = self._deform_crop_flip(labels.to(self.device), crop_shape, draws)
+        labels, _, start, drawn = self.warp(labels.to(self.device), crop_shape, draws)
+        return self.render(labels, start, drawn, draws, affine, out_shape)
+
+    def render(
+        self,
+        labels: torch.Tensor,
+        start: np.ndarray,
+        drawn: dict[str, Any],
+        draws: Draws,
+        affine: np.ndarray | None,
+        out_shape: Sequence[int],
+    ) -> Sample:
+        """Draw the image of an already deformed label map."""
+        config = self.config
         channels = [self._channel(labels, c, out_shape, draws, drawn) for c in range(config.channels)]
-        targets = spatial.resize_nearest(self._target_of[labels.long()], out_shape)
+        targets = spatial.resize_nearest(self.targets(labels), out_shape)
         origin = np.eye(4) if affine is None else np.asarray(affine, float)
         new_affine = origin.copy()
         new_affine[:3, 3] = origin[:3, :3] @ start + origin[:3, 3]
-        new_affine[:3, :3] = origin[:3, :3] * (np.asarray(crop_shape, float) / np.asarray(out_shape, float))
+        new_affine[:3, :3] = origin[:3, :3] * (np.asarray(labels.shape, float) / np.asarray(out_shape, float))
         return Sample(torch.stack(channels), targets, new_affine, drawn)
 
     def deform(self, shape: Sequence[int], draws: Draws) -> tuple[torch.Tensor | None, dict[str, Any]]:
@@ -208,20 +222,32 @@ class LabelsToImage:
             return None, drawn
         return spatial.pull_back_positions(shape, affine, displacement, self.device), drawn
 
-    def _deform_crop_flip(
-        self, labels: torch.Tensor, crop_shape: Sequence[int], draws: Draws
-    ) -> tuple[torch.Tensor, np.ndarray, dict[str, Any]]:
+    def warp(
+        self, labels: torch.Tensor, crop_shape: Sequence[int], draws: Draws, images: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, np.ndarray, dict[str, Any]]:
+        """Deform, crop and mirror a label map (X, Y, Z), and images (C, X, Y, Z) along with it.
+
+        Returns the labels, the images (linear interpolation), the first voxel of the crop, and what was drawn.
+        """
         positions, drawn = self.deform(labels.shape, draws)
         start = [int(draws.uniform(0, n - c)) for n, c in zip(labels.shape, crop_shape, strict=True)]
         window = tuple(slice(a, a + c) for a, c in zip(start, crop_shape, strict=True))
         if positions is None:
             labels = labels[window]
+            images = None if images is None else images[(slice(None), *window)]
         else:
-            labels = spatial.sample_nearest(labels, positions[(slice(None), *window)])
+            positions = positions[(slice(None), *window)]
+            labels = spatial.sample_nearest(labels, positions)
+            images = None if images is None else spatial.sample_linear(images, positions)
         drawn["flipped"] = self.config.flipping and draws.chance(0.5)
         if drawn["flipped"]:
             labels = spatial.flip_labels(labels, self._swap)
-        return labels, np.asarray(start, float), drawn
+            images = None if images is None else images.flip(1)
+        return labels, images, np.asarray(start, float), drawn
+
+    def targets(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return the target codes (int64) of a map of generation labels."""
+        return self._target_of[labels.long()]
 
     def _channel(
         self, labels: torch.Tensor, channel: int, out_shape: Sequence[int], draws: Draws, drawn: dict[str, Any]
@@ -242,25 +268,28 @@ class LabelsToImage:
         if config.bias_field_std > 0 and draws.chance(config.bias_probability):
             small = intensity.draw_bias(image.shape, config.bias_scale, config.bias_field_std, draws)
             image = intensity.apply_bias(image, small)
-        image = self._finish_intensity(image, draws)
-        image, size, thickness = self._resolution(image, out_shape, draws)
+        image = self.finish_intensity(image, draws)
+        image, size, thickness = self.acquire(image, out_shape, draws)
         drawn.setdefault("resolution_mm", []).append(size)
         drawn.setdefault("thickness_mm", []).append(thickness)
         if config.gradients:
             image = intensity.normalise(sobel_magnitude(image), clip=(0.0, 10.0))
         return image
 
-    def _finish_intensity(self, image: torch.Tensor, draws: Draws) -> torch.Tensor:
+    def finish_intensity(
+        self, image: torch.Tensor, draws: Draws, clip: tuple[float, float] | None = (0.0, intensity.CLIP)
+    ) -> torch.Tensor:
+        """Add noise, clip, scale to 0-1, apply gamma, and invert, as configured; (X, Y, Z)."""
         config = self.config
         if config.noise_std > 0 and draws.chance(0.95):
             image = image + draws.noise(image.shape) * draws.uniform(0, config.noise_std)
         gamma = draws.normal(config.gamma_std) if config.gamma_std > 0 else None
-        image = intensity.normalise(image, gamma=gamma)
+        image = intensity.normalise(image, clip=clip, gamma=gamma)
         if config.invert_contrast > 0 and draws.chance(config.invert_contrast):
             image = 1 - image
         return image
 
-    def _resolution(
+    def acquire(
         self, image: torch.Tensor, out_shape: Sequence[int], draws: Draws
     ) -> tuple[torch.Tensor, list[float], list[float]]:
         """Blur and re-sample one channel; returns it with the resolution and thickness in mm."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as nnf
+from numpy.typing import ArrayLike
 
 from .draws import Draws
 from .spatial import resize_linear
@@ -44,9 +45,9 @@ def blur(image: torch.Tensor, sigma: Sequence[float], max_sigma: Sequence[float]
 
 
 def blurring_sigma(
-    current: Sequence[float],
-    target: Sequence[float],
-    thickness: Sequence[float] | None = None,
+    current: ArrayLike,
+    target: ArrayLike,
+    thickness: ArrayLike | None = None,
     factor: float | None = None,
 ) -> np.ndarray:
     """Return the blur, in voxels of the current grid, that stands for a coarser acquisition.
@@ -64,7 +65,7 @@ def blurring_sigma(
 
 
 def draw_resolution(
-    minimum: Sequence[float], max_iso: float, max_aniso: float, draws: Draws
+    minimum: ArrayLike, max_iso: float, max_aniso: float, draws: Draws
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw a resolution and a slice thickness per axis, in mm.
 

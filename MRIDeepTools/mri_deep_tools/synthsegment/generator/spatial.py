@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as nnf
+from numpy.typing import ArrayLike
 
 __all__ = [
     "affine_matrix",
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 
-def rotation_matrix(degrees: Sequence[float]) -> np.ndarray:
+def rotation_matrix(degrees: ArrayLike) -> np.ndarray:
     """Return Rx @ Ry @ Rz for three angles in degrees."""
     cx, cy, cz = np.cos(np.deg2rad(degrees))
     sx, sy, sz = np.sin(np.deg2rad(degrees))
@@ -34,7 +35,7 @@ def rotation_matrix(degrees: Sequence[float]) -> np.ndarray:
     return x @ y @ z
 
 
-def shearing_matrix(values: Sequence[float]) -> np.ndarray:
+def shearing_matrix(values: ArrayLike) -> np.ndarray:
     """Return a matrix with ones on the diagonal and six off-diagonal entries in row-major order."""
     matrix = np.eye(3)
     matrix[~np.eye(3, dtype=bool)] = values
@@ -42,16 +43,16 @@ def shearing_matrix(values: Sequence[float]) -> np.ndarray:
 
 
 def affine_matrix(
-    rotation: Sequence[float] | None = None,
-    shearing: Sequence[float] | None = None,
-    scaling: Sequence[float] | None = None,
-    translation: Sequence[float] | None = None,
+    rotation: ArrayLike | None = None,
+    shearing: ArrayLike | None = None,
+    scaling: ArrayLike | None = None,
+    translation: ArrayLike | None = None,
 ) -> np.ndarray:
     """Return the (4, 4) matrix scaling @ shearing @ rotation with a translation in voxels; None leaves a part out."""
     matrix = np.eye(4)
     linear = np.eye(3)
     if scaling is not None:
-        linear = linear @ np.diag(scaling)
+        linear = linear @ np.diag(np.asarray(scaling, float))
     if shearing is not None:
         linear = linear @ shearing_matrix(shearing)
     if rotation is not None:
@@ -66,9 +67,7 @@ def _positions(old: int, new: int, device: torch.device) -> torch.Tensor:
     return torch.arange(new, device=device, dtype=torch.float32) * (old / new)
 
 
-def resize_linear(
-    volume: torch.Tensor, shape: Sequence[int], extent: Sequence[int] | None = None
-) -> torch.Tensor:
+def resize_linear(volume: torch.Tensor, shape: Sequence[int], extent: Sequence[int] | None = None) -> torch.Tensor:
     """Resize the last three axes of (..., X, Y, Z) linearly, clamped at the border.
 
     ``extent`` is the length that each axis stands for when it differs from its number of samples.
