@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -33,9 +34,11 @@ _SLAB_BYTES = 64 << 20  # of one full-resolution tensor; larger slabs gain nothi
 _HEAD_VOXELS = 4096  # logits of one piece stay in the processor's cache
 
 Sink = Callable[[int, int, Tensor], None]
+Triple = tuple[int, int, int]
+Phase = tuple[Triple, Triple, Tensor]
 
 
-def phase_kernels(weight: Tensor) -> list[tuple[tuple[int, int, int], tuple[int, int, int], Tensor]]:
+def phase_kernels(weight: Tensor) -> list[Phase]:
     """Split a kernel that follows nearest x2 up-sampling into 8 kernels at low resolution.
 
     Returns (parity, offset of the first low-resolution voxel, kernel) for each output parity along X, Y, Z; ``weight``
@@ -53,7 +56,7 @@ def phase_kernels(weight: Tensor) -> list[tuple[tuple[int, int, int], tuple[int,
             ]
             kernel = torch.cat(groups, dim=axis)
             first.append(offsets[0])
-        result.append((parity, (first[0], first[1], first[2]), kernel))
+        result.append((cast(Triple, parity), cast(Triple, tuple(first)), kernel))
     return result
 
 
@@ -67,6 +70,7 @@ class UNetEngine:
     mirror : channel permutation of the left-right exchange. With it the engine computes, for an image, what the
         network gives for the mirrored image, mirrored back and with left and right channels exchanged.
     slab_bytes : size of one full-resolution feature slab.
+
     """
 
     def __init__(
@@ -81,11 +85,10 @@ class UNetEngine:
         self.spec, self.device, self.dtype = network.spec, torch.device(device), dtype
         self._mirror, self._slab_bytes = mirror is not None, slab_bytes
         with torch.inference_mode():
-            self._encoder = [self._level(level) for level in network.encoder]  # type: ignore[arg-type]
-            self._decoder = [
-                self._level(level, joined=j < len(network.decoder) - network.spec.skipped, up=True)  # type: ignore[arg-type]
-                for j, level in enumerate(network.decoder)
-            ]
+            encoder, decoder = network.levels()
+            self._encoder = [self._level(level) for level in encoder]
+            joined = len(decoder) - network.spec.skipped
+            self._decoder = [self._level(level, joined=j < joined, up=True) for j, level in enumerate(decoder)]
             self._head = self._folded_head(network, mirror)
 
     # ------------------------------------------------------------------------------------------------ preparation
@@ -95,28 +98,27 @@ class UNetEngine:
         return weight.detach().to(self.device, self.dtype).contiguous(memory_format=torch.channels_last_3d)
 
     def _level(self, level: Level, *, joined: bool = False, up: bool = False) -> _LevelWeights:
-        kernels = [conv.weight.flip(2) if self._mirror else conv.weight for conv in level.convs]
-        biases = [conv.bias.detach().to(self.device, self.dtype) for conv in level.convs]  # type: ignore[union-attr]
+        pairs = level.kernels_and_biases()
+        kernels = [kernel.flip(2) if self._mirror else kernel for kernel, _ in pairs]
+        biases = [bias.to(self.device, self.dtype) for _, bias in pairs]
         skip, phases = None, []
         if up:
             own = kernels[0].shape[0] if joined else 0
             skip = self._weight(kernels[0][:, :own]) if joined else None
             phases = [(p, o, self._weight(k)) for p, o, k in phase_kernels(kernels[0][:, own:])]
-        norm = level.norm
-        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)  # type: ignore[operator]
-        shift = norm.bias - norm.running_mean * scale  # type: ignore[operator]
-        return _LevelWeights([self._weight(k) for k in kernels], biases, skip, phases, scale.detach(), shift.detach())
+            kernels[0] = kernels[0][:0]  # its parts take its place
+        return _LevelWeights([self._weight(k) for k in kernels], biases, skip, phases, *level.scale_and_shift())
 
     def _folded_head(self, network: UNet, mirror: Sequence[int] | None) -> tuple[Tensor, Tensor]:
         """Return the head as a (C, features) matrix and (C, 1) bias with the last batch normalisation inside."""
-        weight, bias = network.head.weight.flatten(1), network.head.bias
+        weight, bias = network.head.weight.detach().flatten(1), cast(Tensor, network.head.bias).detach()
         last = (self._decoder or self._encoder)[-1]
-        bias = bias + weight @ last.shift  # type: ignore[operator]
+        bias = bias + weight @ last.shift
         weight = weight * last.scale
         if mirror is not None:
             order = torch.as_tensor(list(mirror))
             weight, bias = weight[order], bias[order]
-        return weight.detach().float().to(self.device), bias.detach().float().to(self.device)[:, None]
+        return weight.float().to(self.device), bias.float().to(self.device)[:, None]
 
     # -------------------------------------------------------------------------------------------------- the run
 
@@ -169,7 +171,11 @@ class UNetEngine:
         if weights.skip is not None:
             out = F.conv3d(skip, weights.skip, bias, padding=half)
         else:
-            out = bias.view(1, -1, 1, 1, 1).expand(1, -1, *skip.shape[2:]).contiguous(memory_format=torch.channels_last_3d)
+            out = (
+                bias.view(1, -1, 1, 1, 1)
+                .expand(1, -1, *skip.shape[2:])
+                .contiguous(memory_format=torch.channels_last_3d)
+            )
         _add_phases(out, _pad_low(low, half), half, weights)
         return out
 
@@ -234,7 +240,7 @@ class _LevelWeights:
         kernels: list[Tensor],
         biases: list[Tensor],
         skip: Tensor | None,
-        phases: list[tuple[tuple[int, int, int], tuple[int, int, int], Tensor]],
+        phases: list[Phase],
         scale: Tensor,
         shift: Tensor,
     ) -> None:

@@ -8,9 +8,10 @@ concatenation. Tensors are (N, C, X, Y, Z) with X, Y, Z = R, A, S.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -79,6 +80,16 @@ class Level(nn.Module):
             x = F.elu(conv(x))
         return x
 
+    def kernels_and_biases(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the convolutions' (out, in, k, k, k) kernels and (out,) biases in order."""
+        return [(conv.weight.detach(), cast(Tensor, conv.bias).detach()) for conv in cast(list[nn.Conv3d], self.convs)]
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """Return what batch normalisation in evaluation mode does to each channel: x * scale + shift."""
+        variance, mean = cast(Tensor, self.norm.running_var), cast(Tensor, self.norm.running_mean)
+        scale = self.norm.weight.detach() / torch.sqrt(variance + self.norm.eps)
+        return scale, self.norm.bias.detach() - mean * scale
+
 
 class UNet(nn.Module):
     """The segmentation network; in evaluation mode its numbers agree with the published program to float32 noise."""
@@ -105,22 +116,27 @@ class UNet(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
+    def levels(self) -> tuple[list[Level], list[Level]]:
+        """Return the encoder's and the decoder's levels in the order in which they run."""
+        return cast(list[Level], list(self.encoder)), cast(list[Level], list(self.decoder))
+
     def forward(self, x: Tensor) -> Tensor:
         """Map an image (N, in_channels, X, Y, Z), float, sides multiples of ``spec.multiple``, to logits.
 
         Returns (N, out_channels, X, Y, Z) before the softmax.
         """
         skips: list[Tensor] = []
-        for index, level in enumerate(self.encoder):
+        encoder, decoder = self.levels()
+        for index, level in enumerate(encoder):
             x = level(x)
             if index < self.spec.levels - 1:
                 skips.append(x)
                 x = F.max_pool3d(level.norm(x), 2)
-        x = self.encoder[-1].norm(x)
-        for j, level in enumerate(self.decoder):
+        x = encoder[-1].norm(x)
+        for j, level in enumerate(decoder):
             x = F.interpolate(x, scale_factor=2, mode="nearest")
             skip = skips.pop()
-            if j < len(self.decoder) - self.spec.skipped:
+            if j < len(decoder) - self.spec.skipped:
                 x = torch.cat([skip, x], dim=1)
             x = level.norm(level(x))
         return self.head(x)
@@ -171,7 +187,7 @@ class QCRegressor(nn.Module):
         super().__init__()
         self.spec = spec = spec or QCSpec()
         widths = [spec.in_channels, *(spec.width * 2**level for level in range(spec.levels))]
-        self.levels = nn.ModuleList(ResidualLevel(a, b, spec.kernel) for a, b in zip(widths, widths[1:], strict=False))
+        self.levels = nn.ModuleList(ResidualLevel(a, b, spec.kernel) for a, b in itertools.pairwise(widths))
         self.final_0 = nn.Conv3d(widths[-1], spec.scores, spec.kernel, padding=spec.kernel // 2)
         self.final_1 = nn.Conv3d(spec.scores, spec.scores, spec.kernel, padding=spec.kernel // 2)
 

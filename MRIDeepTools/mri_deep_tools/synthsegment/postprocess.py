@@ -7,8 +7,12 @@ largest thing in memory. Rules and thresholds are those of Billot et al. (2023);
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "Box",
@@ -21,6 +25,7 @@ __all__ = [
     "largest_component",
     "normalise_",
     "smooth_",
+    "smooth_planes",
     "smoothing_weights",
     "threshold_",
 ]
@@ -35,55 +40,49 @@ SMOOTHING_SIGMA = 0.5  # voxels
 _SLAB_BYTES = 2 << 20  # pieces that stay in the processor's cache
 
 
-def _slabs(shape: Sequence[int], halo: int = 0) -> Iterator[tuple[int, int]]:
+def _slabs(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Yield ranges of planes of a float32 array (X, Y, Z) whose piece is about ``_SLAB_BYTES``."""
-    step = max(1 + halo, _SLAB_BYTES // max(1, 4 * shape[1] * shape[2]))
+    step = max(1, _SLAB_BYTES // max(1, 4 * shape[1] * shape[2]))
     for start in range(0, shape[0], step):
         yield start, min(start + step, shape[0])
 
 
 def smoothing_weights(sigma: float = SMOOTHING_SIGMA) -> np.ndarray:
-    """Return the normalised 1-D Gaussian weights: 2 * ceil(2.5 sigma) / 2 + 1 taps, as in the published program."""
+    """Return the normalised 1-D Gaussian weights, 2 * int(ceil(2.5 sigma) / 2) + 1 of them, as published."""
     half = int(np.ceil(2.5 * sigma) / 2)
     weights = np.exp(-(np.arange(-half, half + 1) ** 2) / (2 * sigma**2))
-    return (weights / weights.sum()).astype(np.float64)
+    return weights / weights.sum()
 
 
-def smooth_(posteriors: np.ndarray, factor: float = 1.0, sigma: float = SMOOTHING_SIGMA) -> None:
-    """Convolve each channel with a separable 3-tap Gaussian, zero outside, in place, and multiply by ``factor``.
+def smooth_(posteriors: np.ndarray, factor: float = 1.0) -> None:
+    """Convolve each channel with a 3x3x3 Gaussian (sigma 0.5), zero outside, in place, and multiply by ``factor``.
 
-    ``posteriors`` is (C, X, Y, Z) float32 and C-contiguous. Values dip at the array's border, as published. A sigma
-    whose kernel has another width than 3 raises ValueError.
+    ``posteriors`` is (C, X, Y, Z) float32. Values dip at the array's border, as published.
     """
     import torch
+    import torch.nn.functional as F
 
-    weights = smoothing_weights(sigma)
-    if len(weights) != 3:
-        raise ValueError(f"sigma {sigma} needs {len(weights)} taps, not 3")
-    ratio, scale = float(weights[0] / weights[1]), float(weights[1] ** 3 * factor)
     with torch.inference_mode():
         for channel in posteriors:
-            _smooth_channel_(torch.from_numpy(channel), ratio, scale)
+            x = torch.from_numpy(channel)
+            before = x.new_zeros((1, *x.shape[1:]))
+            for start, stop in _slabs(x.shape):
+                planes = torch.cat([before, F.pad(x[start : stop + 1], (0,) * 5 + (int(stop == len(x)),))])
+                before = x[stop - 1 : stop].clone()
+                x[start:stop] = smooth_planes(planes, factor)
 
 
-def _smooth_channel_(x, ratio: float, scale: float) -> None:  # noqa: ANN001
-    """Smooth one (X, Y, Z) tensor in place: slabs along X, of which the plane before is kept from before."""
-    import torch
+def smooth_planes(planes: Tensor, factor: float = 1.0) -> Tensor:
+    """Smooth (..., n + 2, Y, Z) planes, of which the first and the last are neighbours only; returns (..., n, Y, Z)."""
+    import torch.nn.functional as F
 
-    before = None
-    for start, stop in _slabs(x.shape):
-        planes = torch.nn.functional.pad(x[max(start - 1, 0) : stop + 1], (1, 1, 1, 1))
-        if before is not None:
-            planes[0, 1:-1, 1:-1] = before
-        before = x[stop - 1].clone()
-        y = torch.add(planes[:, :, 1:-1], planes[:, :, :-2] + planes[:, :, 2:], alpha=ratio)
-        y = torch.add(y[:, 1:-1], y[:, :-2] + y[:, 2:], alpha=ratio)
-        lead, count = (0 if start == 0 else 1), stop - start
-        out = y[lead : lead + count].clone()
-        out[1 - lead :].add_(y[: count - 1 + lead], alpha=ratio)
-        following = y[lead + 1 :]
-        out[: len(following)].add_(following[:count], alpha=ratio)
-        torch.mul(out, scale, out=x[start:stop])
+    side, centre, _ = smoothing_weights().tolist()
+    ratio = side / centre
+    x = F.pad(planes, (1, 1, 1, 1))
+    x = x[..., 1:-1].add(x[..., :-2] + x[..., 2:], alpha=ratio)
+    x = x[..., 1:-1, :].add(x[..., :-2, :] + x[..., 2:, :], alpha=ratio)
+    x = x[..., 1:-1, :, :].add(x[..., :-2, :, :] + x[..., 2:, :, :], alpha=ratio)
+    return x.mul_(centre**3 * factor)
 
 
 def bounding_box(mask: np.ndarray) -> Box | None:
@@ -118,7 +117,7 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 def keep_brain_(posteriors: np.ndarray) -> Box:
     """Zero all foreground outside the largest component of brain, and return the box of what is left.
 
-    Where no voxel is brain the posteriors stay as they are and the box is the whole volume.
+    Where no voxel is brain, all foreground becomes zero and the box is empty.
     """
     mask = np.empty(posteriors.shape[1:], dtype=bool)
     for start, stop in _slabs(mask.shape):

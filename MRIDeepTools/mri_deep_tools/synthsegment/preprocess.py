@@ -51,7 +51,7 @@ class Prepared:
     full_shape : RAS-ordered shape of ``working``.
     crop : (start, stop) of the crop within ``full_shape``, or None.
     pad : (start, stop) of the scan (after crop) within ``image``.
-    voxel_size : mm, RAS order; multiplies into volumes.
+    voxel_volume : mm^3 of one voxel of the working grid, for soft volumes.
     resampled : whether ``working`` has another grid than the scan.
 
     """
@@ -63,7 +63,7 @@ class Prepared:
     full_shape: Corner
     crop: tuple[Corner, Corner] | None
     pad: tuple[Corner, Corner]
-    voxel_size: tuple[float, float, float]
+    voxel_volume: float
     resampled: bool
 
     @property
@@ -129,10 +129,11 @@ def prepare(
     image[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = data
     affine = oriented.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ (np.asarray(start) - np.asarray(low))
-    order = np.abs(np.linalg.inv(oriented.affine)[:3, :3] @ working.affine[:3, :3]).argmax(axis=1)
-    voxel_size = (spacing,) * 3 if resampled else tuple(float(sizes[k]) for k in order)
-    kept = working.with_data(working.data.astype(np.float32)) if resampled else working
-    return Prepared(image, affine, kept, reorient, full_shape, box, (low, high), voxel_size, resampled)  # type: ignore[arg-type]
+    if resampled:
+        voxel_volume, working = spacing**3, working.with_data(working.data.astype(np.float32))
+    else:
+        voxel_volume = float(np.prod(sizes)) if compatible else volume.voxel_volume_mm3
+    return Prepared(image, affine, working, reorient, full_shape, box, (low, high), voxel_volume, resampled)
 
 
 def _corner(values: Sequence[int] | np.ndarray) -> Corner:
