@@ -1,0 +1,332 @@
+"""One-page HTML reports: blocks of text, pictures, tables and facts, in one file that opens without a network.
+
+Any command composes a page from :class:`Text`, :class:`Picture`, :class:`Table` and :class:`KeyValues`, and adds the
+provenance record, from which warnings, input geometry, method, citations, options, time and memory are written.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from . import __version__
+from .errors import DependencyError, InputError
+from .overlay import REPORT_HINT, label_colour, overlay_png
+from .provenance import DISCLAIMER, private_names, without_names
+
+__all__ = [
+    "Cell",
+    "Column",
+    "KeyValues",
+    "Level",
+    "Picture",
+    "Section",
+    "Table",
+    "Text",
+    "label_colour",
+    "overlay_png",
+    "record_sections",
+    "write_report",
+]
+
+Level = Literal["", "good", "doubtful", "bad"]
+_MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
+
+
+@dataclass(frozen=True)
+class Text:
+    """Paragraphs; a ``level`` of ``doubtful`` or ``bad`` makes a marked box of them."""
+
+    kind: ClassVar[str] = "text"
+    title: str
+    paragraphs: Sequence[str]
+    level: Level = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG or JPEG file that goes into the page, with a description for those who cannot see it."""
+
+    kind: ClassVar[str] = "picture"
+    title: str
+    file: Path
+    alt: str
+    caption: str = ""
+
+    @property
+    def source(self) -> str:
+        """The file as a data address."""
+        media = _MEDIA.get(self.file.suffix.lower())
+        if media is None:
+            raise InputError(f"{self.file.name}: not a picture for a report", "give a PNG or JPEG file")
+        try:
+            data = self.file.read_bytes()
+        except OSError as error:
+            raise InputError(f"{self.file.name} cannot be read ({error.strerror})", "check the picture") from error
+        return f"data:{media};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """Heading of a table column; neighbours with the same ``group`` stand under one common heading."""
+
+    name: str
+    unit: str = ""
+    group: str = ""
+    digits: int | None = None
+    """Decimals of numbers in this column; None marks a column of text."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell with more than a value: a verdict, colour swatches (0-255), or a bar from -1 to 1 beside it."""
+
+    value: str | float | None
+    level: Level = ""
+    colours: Sequence[tuple[int, int, int]] = ()
+    bar: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headings; the first column names the row. Numbers may be plain or :class:`Cell`."""
+
+    kind: ClassVar[str] = "table"
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str | float | Cell | None]]
+    caption: str = ""
+    note: str = ""
+    folded: bool = False
+    """Long tables may start closed; they open with a click and are open in print."""
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Headings of the upper row with the number of columns under each; empty without groups."""
+        if not any(column.group for column in self.columns):
+            return []
+        spans: list[tuple[str, int]] = []
+        for column in self.columns:
+            if spans and column.group and spans[-1][0] == column.group:
+                spans[-1] = (column.group, spans[-1][1] + 1)
+            else:
+                spans.append((column.group, 1))
+        return spans
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """Rows as cells whose values are text ready to print."""
+        return [[_printed(value, column) for value, column in zip(row, self.columns, strict=True)] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class KeyValues:
+    """Facts, one per line."""
+
+    kind: ClassVar[str] = "facts"
+    title: str
+    items: Mapping[str, Any]
+    note: str = ""
+    folded: bool = False
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Names and printed values."""
+        return [(name, _fact(value)) for name, value in self.items.items()]
+
+
+Section = Text | Picture | Table | KeyValues
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    sections: Sequence[Section],
+    record: Mapping[str, Any] | None = None,
+    subtitle: str = "",
+    show_names: bool = False,
+) -> Path:
+    """Write a self-contained HTML page.
+
+    Parameters
+    ----------
+    path :
+        HTML file to write.
+    title, subtitle :
+        Heading; must not name a person.
+    sections :
+        The results, in order; warnings come before them, what the record tells comes after.
+    record :
+        What :func:`mri_deep_tools.provenance.make_record` gave.
+    show_names :
+        Print the names of input and output files; off, because they often name a person.
+
+    Returns
+    -------
+    The path of the page, which loads nothing from anywhere.
+
+    Raises
+    ------
+    DependencyError without jinja2; InputError for a missing picture; OutputError when the page cannot be written.
+
+    """
+    from .volume import atomic_path
+
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError as error:
+        raise DependencyError("reports need jinja2", REPORT_HINT) from error
+    record = record or {}
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["linked"] = _linked
+    source = resources.files(__package__).joinpath("templates", "report.html").read_text(encoding="utf-8")
+    page = environment.from_string(source).render(
+        title=title,
+        subtitle=subtitle,
+        version=__version__,
+        disclaimer=record.get("Disclaimer", DISCLAIMER),
+        synthetic=bool(record.get("Synthetic", False)),
+        warnings=_hidden(list(record.get("Warnings", ())), record, show_names),
+        sections=[*sections, *record_sections(record, show_names=show_names)],
+    )
+    path = Path(path)
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def record_sections(record: Mapping[str, Any], *, show_names: bool = False) -> list[Section]:
+    """Return what a provenance record tells, as sections: input, method, options, time and memory, software."""
+    made: list[Section] = []
+    for role, grid in record.get("Geometry", {}).items():
+        files = record.get("Inputs", ()) if role == "input" else ()
+        made.append(KeyValues(f"Geometry of the {role}", _grid_facts(grid, files, show_names)))
+    models = record.get("Models", ())
+    if models:
+        made.append(_model_table(models))
+        citations = list(dict.fromkeys(text for model in models for text in model.get("Citation", ())))
+        if citations:
+            made.append(Text("Please cite", citations))
+    made += _cost_sections(record)
+    if record.get("Options"):
+        made.append(KeyValues("Options", _hidden(record["Options"], record, show_names), folded=True))
+    if record.get("Software"):
+        made.append(KeyValues("Software", {"mri-deep-tools": __version__, **record["Software"]}, folded=True))
+    return made
+
+
+def _grid_facts(grid: Mapping[str, Any], files: Sequence[Mapping[str, Any]], show_names: bool) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for index, item in enumerate(files, start=1):
+        prefix = "File" if len(files) == 1 else f"File {index}"
+        if show_names:
+            facts[prefix] = item["Name"]
+        facts[f"{prefix}, SHA-256"] = item["SHA256"]
+    facts["Voxels"] = " \N{MULTIPLICATION SIGN} ".join(str(n) for n in grid["Shape"])
+    facts["Voxel size"] = " \N{MULTIPLICATION SIGN} ".join(f"{size:.3g}" for size in grid["SpacingMm"]) + " mm"
+    facts["Axes run towards"] = ", ".join(_DIRECTIONS[letter] for letter in grid["Orientation"])
+    if grid["ObliqueDegrees"]:
+        facts["Tilt against the scanner's axes"] = f"{grid['ObliqueDegrees']:.1f}\N{DEGREE SIGN}"
+    facts["Stored as"] = f"{grid['Format']}, {grid['DataType']}"
+    return facts
+
+
+_DIRECTIONS = {
+    "R": "right",
+    "L": "left",
+    "A": "front (anterior)",
+    "P": "back (posterior)",
+    "S": "top (superior)",
+    "I": "bottom (inferior)",
+}
+
+
+def _model_table(models: Sequence[Mapping[str, Any]]) -> Table:
+    rows: list[Sequence[str | float | Cell | None]] = [
+        (
+            model["Name"],
+            urlsplit(model["Source"]).hostname or model["Source"],
+            model["Licence"] or None,
+            f"{model['SHA256'][:12]}\N{HORIZONTAL ELLIPSIS}" if model.get("SHA256") else None,
+        )
+        for model in models
+    ]
+    columns = [Column("Model"), Column("From"), Column("Licence"), Column("SHA-256 of the weights")]
+    return Table("Model" if len(rows) == 1 else "Models", columns, rows)
+
+
+def _cost_sections(record: Mapping[str, Any]) -> list[Section]:
+    device = record.get("Device", {})
+    facts: dict[str, Any] = {}
+    if device:
+        facts["Device"] = device["Name"]
+        facts["Precision"] = device["Precision"]
+        if device.get("Threads"):
+            facts["Threads"] = device["Threads"]
+    if record.get("PeakMemoryBytes"):
+        facts["Peak memory"] = f"{record['PeakMemoryBytes'] / 1e9:.2f} GB"
+    for stage, seconds in record.get("SecondsPerStage", {}).items():
+        facts[f"Seconds: {stage}"] = f"{seconds:.1f}"
+    if record.get("SecondsTotal"):
+        facts["Seconds in all"] = f"{record['SecondsTotal']:.1f}"
+    return [KeyValues("Time and memory", facts)] if facts else []
+
+
+def _hidden(value: Any, record: Mapping[str, Any], show_names: bool) -> Any:
+    """Return a value of the record in which names of input and output files are hidden."""
+    if show_names:
+        return value
+    if isinstance(value, str):
+        files = (item["Name"] for key in ("Inputs", "Outputs") for item in record.get(key, ()))
+        return without_names(value, private_names(files))
+    if isinstance(value, Mapping):
+        return {key: _hidden(item, record, show_names) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_hidden(item, record, show_names) for item in value]
+    return value
+
+
+def _fact(value: Any) -> str:
+    if value is None:
+        return "not given"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_fact(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_fact(item) for item in value)
+    return str(value)
+
+
+def _printed(value: str | float | Cell | None, column: Column) -> Cell:
+    """Return a cell whose value is text: numbers with the column's decimals and thin blanks between thousands."""
+    cell = value if isinstance(value, Cell) else Cell(value)
+    text = cell.value
+    if text is None or text != text:
+        text = "\N{EN DASH}"
+    elif not isinstance(text, str):
+        text = f"{text:,.{column.digits or 0}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+        text = text.replace("-", "\N{MINUS SIGN}")
+    return Cell(text, cell.level, cell.colours, cell.bar)
+
+
+def _linked(text: str) -> Any:
+    """Return text as safe HTML in which every DOI is a link."""
+    from markupsafe import Markup, escape
+
+    pattern = re.compile(r"doi:?\s*(10\.\d{4,9}/[^\s,;]+?)(?=[.,;]?(?:\s|$))", re.IGNORECASE)
+    parts, end = [], 0
+    for match in pattern.finditer(text):
+        parts += [
+            escape(text[end : match.start()]),
+            Markup('doi:<a href="https://doi.org/{0}">{0}</a>').format(match[1]),
+        ]
+        end = match.end()
+    return Markup("").join([*parts, escape(text[end:])])
