@@ -99,7 +99,7 @@ def evaluate_pair(
         a, b = _crop_to_labels(a, b)
     if distances:
         scores |= _distance_scores(a, b, codes, first.spacing, compatible=compatible)
-    return PairScores(segmentation.source.name or "segmentation", codes, scores | volumes)
+    return PairScores(segmentation.source.name or "segmentation", codes, scores | volumes, truth.source.name)
 
 
 def evaluate_folders(
@@ -176,8 +176,11 @@ def compare(
     The subjects of both must be in the same order. The last entry of each array is about the subjects' means over
     the structures other than background.
     """
-    if first.labels != second.labels or len(first.pairs) != len(second.pairs):
-        raise RequestError("the two evaluations differ in subjects or labels", "evaluate both with the same labels")
+    truths = [[pair.truth for pair in evaluation.pairs] for evaluation in (first, second)]
+    if first.labels != second.labels or truths[0] != truths[1]:
+        raise RequestError(
+            "the two evaluations differ in subjects or labels", "evaluate both with the same truth and labels"
+        )
     if metric not in first.pairs[0].scores or metric not in second.pairs[0].scores:
         raise RequestError(f"unknown measure {metric!r}", f"use one of {', '.join(METRICS)}")
     x, y = first.table(metric)[:-1], second.table(metric)[:-1]

@@ -41,6 +41,8 @@ class PairScores:
     subject: str
     labels: tuple[int, ...]
     scores: dict[str, NDArray[np.float64]]
+    truth: str = ""
+    """Name of the true label map: tells the subject where segmentations of several methods have their own names."""
 
     def __getitem__(self, metric: str) -> NDArray[np.float64]:
         """Return the (len(labels) + 1,) values of a measure; see ``METRICS``."""
