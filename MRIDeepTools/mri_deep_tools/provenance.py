@@ -121,15 +121,11 @@ def make_record(
     model :
         Models that took part; see :func:`model_use`.
     device, precision, threads :
-        What the network ran on, as ``cpu`` or ``cuda:0 NVIDIA A100``, in which precision, with how many threads.
-    options :
-        All options of the run; paths in it are reduced to file names.
-    seconds :
-        Duration of each stage in seconds, in order.
-    peak_memory_bytes :
-        Peak resident memory of the process, or of the GPU where one was used.
-    warnings :
-        What the person was warned of; folders in it are removed.
+        What the network ran on, as ``cpu`` or ``cuda:0 NVIDIA A100``, how precisely, with how many threads.
+    options, warnings :
+        All options and warnings of the run; folders in them are removed.
+    seconds, peak_memory_bytes :
+        Duration of each stage in seconds, in order; peak memory of the process, or of the GPU where one was used.
     geometry :
         Volumes whose grid is to be described, by role: ``{"input": volume, "output": volume}``.
     synthetic :
@@ -145,7 +141,6 @@ def make_record(
     paths = [Path(path) for path in (*inputs, *outputs)]
     names = private_names(path.name for path in paths) if hide_names else ()
     models = [model] if isinstance(model, ModelUse) else list(model or ())
-    stages = {name: round(float(value), 3) for name, value in (seconds or {}).items()}
     return {
         "SchemaVersion": SCHEMA_VERSION,
         "GeneratedBy": [{"Name": "mri-deep-tools", "Version": __version__, "Command": command}],
@@ -157,9 +152,7 @@ def make_record(
         "Software": _versions(),
         "Device": {"Name": device, "Precision": precision, "Threads": threads},
         "Options": {key: _plain(value, names) for key, value in (options or {}).items()},
-        "SecondsPerStage": stages,
-        "SecondsTotal": round(sum(stages.values()), 3),
-        "PeakMemoryBytes": None if peak_memory_bytes is None else int(peak_memory_bytes),
+        **_cost(seconds or {}, peak_memory_bytes),
         "Geometry": {role: describe_geometry(volume) for role, volume in (geometry or {}).items()},
         "Warnings": [without_names(_FOLDERS.sub("", text), names) for text in warnings],
     }
@@ -213,6 +206,15 @@ def without_names(text: str, names: Sequence[str]) -> str:
     for name in names:
         text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", HIDDEN, text)
     return text
+
+
+def _cost(seconds: Mapping[str, float], peak_memory_bytes: int | None) -> dict[str, Any]:
+    stages = {name: round(float(value), 3) for name, value in seconds.items()}
+    return {
+        "SecondsPerStage": stages,
+        "SecondsTotal": round(sum(stages.values()), 3),
+        "PeakMemoryBytes": None if peak_memory_bytes is None else int(peak_memory_bytes),
+    }
 
 
 def _versions() -> dict[str, str]:

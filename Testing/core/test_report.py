@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from mri_deep_tools.errors import InputError, RequestError
+from mri_deep_tools.errors import DependencyError, InputError, RequestError
 from mri_deep_tools.overlay import label_colour, overlay_png
 from mri_deep_tools.provenance import make_record, model_use
 from mri_deep_tools.report import Cell, Column, KeyValues, Picture, Table, Text, write_report
@@ -225,3 +226,14 @@ def test_volume_tables_pair_sides():
 def test_score_verdicts_follow_the_published_limit():
     levels = [row[1].level for row in scores_table({"a": 0.64, "b": 0.65, "c": 0.75, "d": float("nan")}).cells]
     assert levels == ["bad", "doubtful", "good", "bad"]
+
+
+def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+    image, labels = head()
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(DependencyError, match=r'pip install "mri-deep-tools\[report\]"'):
+        write_report(tmp_path / "x.html", title="T", sections=[])
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(DependencyError, match=r'pip install "mri-deep-tools\[report\]"'):
+        overlay_png(image, labels, tmp_path / "x.png")
+    assert not list(tmp_path.iterdir())

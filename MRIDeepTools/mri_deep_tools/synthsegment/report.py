@@ -40,6 +40,14 @@ METHOD = (
 )
 """What the report says of the method when the caller does not say it."""
 
+_ALT = (
+    "Axial, coronal and sagittal slices of the scan with the segmented structures in colour; the first slice of each "
+    "row is shown without labels."
+)
+_CAPTION = (
+    "Check that outlines follow the anatomy and that left and right are where they belong: the patient's right is "
+    "marked R. Colours are those of the tables."
+)
 _SAME_COLOUR = 20.0  # distance in RGB below which two swatches would look alike
 _FULL_BAR = 20.0  # per cent of asymmetry that fill the bar
 
@@ -144,16 +152,7 @@ def write_segmentation_report(
             if picture
             else overlay_png(image, labels, Path(folder) / "overlay.png", title=title, synthetic=synthetic)
         )
-        sections: list[Section] = [
-            Picture(
-                "Overlay",
-                drawn,
-                "Axial, coronal and sagittal slices of the scan with the segmented structures in colour; the first "
-                "slice of each row is shown without labels.",
-                "Check that outlines follow the anatomy and that left and right are where they belong: the "
-                "patient's right is marked R. Colours are those of the tables.",
-            )
-        ]
+        sections: list[Section] = [Picture("Overlay", drawn, _ALT, _CAPTION)]
         if scores:
             sections.append(scores_table(scores))
         sections += volume_tables(volumes_mm3)
