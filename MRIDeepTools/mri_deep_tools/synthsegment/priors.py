@@ -176,10 +176,10 @@ def _channel_statistics(
     image: Volume, labels: Volume, label_list: Sequence[int], classes: Sequence[int], *, rescale: bool, compatible: bool
 ) -> NDArray[np.float64]:
     """Return the (channels, 2, C) statistics of one pair after checking that its grids agree."""
-    from ..geometry import AFFINE_ATOL
+    from ..geometry import same_grid
 
     name = image.source.name or "image"
-    if image.shape3 != labels.shape3 or not np.allclose(image.affine, labels.affine, atol=AFFINE_ATOL):
+    if not same_grid(image, labels):
         message = f"{name} and its label map {labels.source.name or 'labels'} lie on different grids"
         raise GeometryError(message, "resample one to the other's grid")
     data = image.data[..., None] if image.data.ndim == 3 else image.data
