@@ -33,10 +33,9 @@ Row = list[str | float | Cell | None]
 _CODES = {item.name: code for code, item in LABELS.items()}
 _SIDES = (("left ", "right "), ("ctx-lh-", "ctx-rh-"))
 METHOD = (
-    "The scan was brought to 1 mm voxels and segmented by a convolutional network that was trained on synthetic images "
-    "of random contrast and resolution, made from label maps (SynthSeg). Each structure was reduced to its largest "
-    "connected part. Volumes are sums of the network's probabilities, not counts of labelled voxels, and do not "
-    "depend on the grid on which the labels are saved."
+    "The scan was segmented by a convolutional network that was trained on synthetic images of random contrast and "
+    "resolution, made from label maps (SynthSeg). Loose parts were removed. Volumes are sums of the network's "
+    "probabilities, not counts of labelled voxels, and do not depend on the grid on which the labels are saved."
 )
 """What the report says of the method when the caller does not say it."""
 
