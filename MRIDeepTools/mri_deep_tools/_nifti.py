@@ -176,8 +176,9 @@ def _choose_forms(header: Any, shape: tuple[int, ...], remarks: Remarks) -> _For
             "second to the front and the third to the top, so left and right may be swapped"
         )
     units, scale = _unit_scale(header, affine, remarks)
-    to_mm = np.diag([scale, scale, scale, 1.0])
-    affine, qform = to_mm @ affine, None if qform is None else to_mm @ qform
+    if scale != 1:
+        to_mm = np.diag([scale, scale, scale, 1.0])
+        affine, qform = to_mm @ affine, None if qform is None else to_mm @ qform
     if sform is not None and qform is not None:
         _compare_forms(shape, affine, qform, (sform_code, qform_code), remarks)
     spacing = _header_spacing(pixdim * scale, affine, remarks)

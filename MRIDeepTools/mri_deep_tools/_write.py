@@ -129,7 +129,7 @@ def write_mgh(data: np.ndarray, affine: np.ndarray, path: Path, dtype: np.dtype)
 def write_npz(data: np.ndarray, affine: np.ndarray, path: Path, dtype: np.dtype) -> None:
     """Write the arrays ``vol_data`` and ``affine``."""
     with path.open("wb") as file:
-        np.savez_compressed(file, vol_data=data.astype(dtype, copy=False), affine=affine)
+        np.savez_compressed(file, vol_data=np.ascontiguousarray(data, dtype=dtype), affine=affine)
 
 
 def _parts(data: np.ndarray, dtype: np.dtype | None = None) -> Iterator[np.ndarray]:
