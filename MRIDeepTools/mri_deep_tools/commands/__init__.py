@@ -1,0 +1,1 @@
+"""One module per command of the command line, each with ``add_arguments(parser)`` and ``run(args, progress)``."""
