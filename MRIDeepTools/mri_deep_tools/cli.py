@@ -36,6 +36,7 @@ COMMANDS = {
     "simulate": "make synthetic data with known truth from label maps",
     "train": "train networks from a configuration file, without a screen",
     "evaluate": "compare segmentations with the truth, choose a checkpoint, estimate intensity priors",
+    "demo": "segment sample scans with the bundled model and write a report",
     "models": "list, download, verify, import and remove the networks' weights",
 }
 

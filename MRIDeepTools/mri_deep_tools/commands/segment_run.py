@@ -33,6 +33,7 @@ class Batch:
     compatible : write tables in the published form.
     hide_names : leave file names out of the records.
     say : prints one line per scan; None for silence.
+    on_result : is given the result of each scan when its files are in place.
 
     """
 
@@ -46,10 +47,11 @@ class Batch:
         compatible: bool = False,
         hide_names: bool = False,
         say: Callable[[str], None] | None = None,
+        on_result: Callable[[SegmentationResult], None] | None = None,
     ) -> None:
         self.plan, self.segmenter, self.progress = plan, segmenter, progress
         self.options, self.compatible, self.hide_names = options, compatible, hide_names
-        self.say = say
+        self.say, self.on_result = say, on_result
         self.done = 0
         self.failed: list[str] = []
         self._rows: dict[Path, list[dict[str, str]]] = defaultdict(list)
@@ -100,6 +102,8 @@ class Batch:
             made = dict(self._write_images(job, result, files))
             self._write_tables(job, result, files)
             self._write_records(job, result, files, made)
+        if self.on_result:
+            self.on_result(result)
         if self.say:
             self.say(_summary(job, result))
         self.progress.result(
