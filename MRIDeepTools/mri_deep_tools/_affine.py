@@ -56,7 +56,13 @@ FIELD_OF_VIEW_MARGIN = 0.5
 known and the fill value stands."""
 
 DICOM_SPACING_TOLERANCE = 1e-2
-"""Relative deviation of one slice gap from the median gap; scanners write positions to about 1e-4 mm."""
+"""Relative deviation of one slice gap from the median gap that is looked into; scanners write 1e-4 mm or finer."""
+
+DICOM_POSITION_TOLERANCE_MM = 0.1
+"""A slice may lie this far from its place in an even stack (coarsely rounded positions), with a warning ..."""
+
+DICOM_POSITION_TOLERANCE_VOXELS = 0.1
+"""... but not farther than this share of the gap between slices."""
 
 
 def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:

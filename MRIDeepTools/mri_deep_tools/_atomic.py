@@ -64,14 +64,16 @@ def atomic_path(path: str | Path, *, suffix: str | None = None) -> Iterator[Path
         yield path
         return
     temporary = path.parent / _temporary_name(own if suffix is None else suffix)
+    _active[temporary] = _active.get(path, path)  # before it exists, or another thread would take it for left over
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
         with temporary.open("xb"):
             pass
     except OSError as error:
-        raise output_error(path, error) from error
-    _active[temporary] = _active.get(path, path)
+        raised = output_error(path, error)
+        del _active[temporary]
+        raise raised from error
     try:
         yield temporary
         _publish(temporary, path)

@@ -6,21 +6,31 @@ must be equal, slices parallel, and the stack upright, or the volume would lie e
 
 from __future__ import annotations
 
+import mmap
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ._affine import DICOM_SPACING_TOLERANCE, SHEAR_TOLERANCE
+from ._affine import (
+    DICOM_POSITION_TOLERANCE_MM,
+    DICOM_POSITION_TOLERANCE_VOXELS,
+    DICOM_SPACING_TOLERANCE,
+    SHEAR_TOLERANCE,
+)
 from ._formats import Raw, Remarks, Source, take_frames
-from ._itk import LPS_TO_RAS, affine_of, array_of, run_itk
+from ._itk import LPS_TO_RAS, array_of, run_itk
 from ._stream import incomplete, require_room
 from .errors import GeometryError, InputError
 
 _POSITION, _ORIENTATION, _SPACING, _SERIES_NUMBER = "0020|0032", "0020|0037", "0028|0030", "0020|0011"
+_STORAGE_CLASS = b"\x02\x00\x02\x00UI"  # tag of the storage class in the file's preamble
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_NO_IMAGES = ("11.", "66", "88.", "104.", "481.2", "481.3", "481.5", "9.")  # states, raw data, reports, plans
 _CONVERT = "convert it to NIfTI with dcm2niix"
 _PARALLEL = 1e-3  # direction cosines of slices of one stack agree within this
 
@@ -46,18 +56,24 @@ def read_dicom(folder: Path, ndim: int | None, frame: int, remarks: Remarks) -> 
     """
     with _quiet():
         files = _series_files(folder)
+        order: Sequence[int] | np.ndarray = range(len(files))
         if len(files) == 1:
-            image = _read_single(files[0], remarks)
-            affine = affine_of(image)
+            slices = _frames(files[0], remarks)
+            normal = np.cross(*slices[0].axes)
+            order = np.argsort([one.position @ normal for one in slices], kind="stable")
+            slices = [slices[k] for k in order]
         else:
             slices = [_place(Path(file), remarks.name) for file in files]
-            affine = _stack_affine(slices, remarks)
-            nbytes = 2 * 4 * len(files) * slices[0].size[0] * slices[0].size[1]
-            require_room(nbytes, remarks.name)
-            image = _read_series(files, remarks, nbytes)
+        affine = _stack_affine(slices, remarks)
+        nbytes = 2 * 4 * len(slices) * slices[0].size[0] * slices[0].size[1]
+        require_room(nbytes, remarks.name)
+        image = _read_series(files, remarks, nbytes)
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise InputError(f"{remarks.name} holds colour images, which cannot be used", "choose the series with the scan")
-    data = take_frames(array_of(image), ndim, frame, remarks)
+    array = array_of(image)
+    if len(files) == 1:
+        array = np.asfortranarray(array[:, :, order])
+    data = take_frames(array, ndim, frame, remarks)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     sizes = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
     return Raw(data, affine, Source(format="dicom", dtype=data.dtype.name, header_spacing=sizes))
@@ -76,7 +92,26 @@ def _series_files(folder: Path) -> list[str]:
         raise InputError(
             f"{folder.name} holds {len(stacks)} DICOM series ({text})", "put the one you want into a folder of its own"
         )
+    _refuse_damaged(folder, {Path(file).name for file in stacks[0]})
     return stacks[0]
+
+
+def _refuse_damaged(folder: Path, used: set[str]) -> None:
+    """Raise InputError for a DICOM image that GDCM left out because it is cut short; the stack would lack a slice."""
+    for path in sorted(folder.iterdir()):
+        if path.name in used or path.name.startswith(".") or not path.is_file():
+            continue
+        with path.open("rb") as file:
+            start = file.read(1024)
+        tag = start.find(_STORAGE_CLASS)
+        if start[128:132] != b"DICM" or tag < 0:
+            continue
+        begin = tag + len(_STORAGE_CLASS) + 2
+        kind = (
+            start[begin : begin + int.from_bytes(start[begin - 2 : begin], "little")].rstrip(b"\0 ").decode("latin-1")
+        )
+        if kind.startswith(_STORAGE) and not kind[len(_STORAGE) :].startswith(_NO_IMAGES):
+            raise incomplete(folder.name, f"{path.name} cannot be read")
 
 
 def _header(file: str, name: str) -> Any:
@@ -127,12 +162,16 @@ def _stack_affine(slices: Sequence[_Slice], remarks: Remarks) -> np.ndarray:
     if np.abs(gaps).min() <= DICOM_SPACING_TOLERANCE * np.abs(gaps).max():
         raise InputError(f"{name} has several images at the same place (time points or echoes)", _CONVERT)
     wrong = np.flatnonzero(np.abs(gaps / usual - 1) > DICOM_SPACING_TOLERANCE)
-    if wrong.size:
+    places = np.concatenate([[0.0], np.cumsum(gaps)])
+    apart = float(np.abs(places - np.linspace(0.0, places[-1], len(places))).max())
+    if apart > min(DICOM_POSITION_TOLERANCE_MM, DICOM_POSITION_TOLERANCE_VOXELS * abs(usual)):
         raise GeometryError(
             f"{name} has unequal slice gaps: {abs(gaps[wrong[0]]):.4g} mm after slice {wrong[0] + 1}, "
             f"{abs(usual):.4g} mm elsewhere ({wrong.size} of {gaps.size} gaps differ)",
             "look for missing or extra slices",
         )
+    if wrong.size:
+        remarks.warn(f"slices lie up to {apart:.2g} mm off even gaps of {abs(usual):.4g} mm; even gaps are used")
     step = (slices[-1].position - first.position) / (len(slices) - 1)
     tilt = np.abs(first.axes @ step).max() / np.linalg.norm(step)
     if tilt > SHEAR_TOLERANCE:
@@ -155,12 +194,42 @@ def _read_series(files: Sequence[str], remarks: Remarks, nbytes: int) -> Any:
     return run_itk(reader.Execute, remarks.name, nbytes)
 
 
-def _read_single(file: str, remarks: Remarks) -> Any:
-    """Read a series of one file: a multi-frame file is a volume whose geometry GDCM knows."""
-    reader = _header(file, remarks.name)
-    if len(reader.GetSize()) < 3 or reader.GetSize()[2] < 2:
+def _frames(file: str, remarks: Remarks) -> list[_Slice]:
+    """Return the places of the frames of a multi-frame file, in their order.
+
+    GDCM takes the first and last frame for the whole stack, and SimpleITK does not give nested tags, so the plane
+    positions are looked up in the file itself; unless each frame has one, the file is refused.
+    """
+    path = Path(file)
+    size = _header(file, remarks.name).GetSize()
+    if len(size) < 3 or size[2] < 2:
         raise InputError(f"{remarks.name} holds a single DICOM slice, not a volume", "copy the whole series")
-    return run_itk(reader.Execute, remarks.name)
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        positions = _numbers_of(content, b"\x20\x00\x32\x00", 3)
+        axes = _numbers_of(content, b"\x20\x00\x37\x00", 6)
+        spacings = _numbers_of(content, b"\x28\x00\x30\x00", 2)
+    if len(positions) != size[2] or len(axes) not in (1, size[2]) or not spacings:
+        raise GeometryError(
+            f"{remarks.name}: {path.name} does not say where each of its {size[2]} frames lies", _CONVERT
+        )
+    if np.ptp(np.array(spacings), axis=0).max() > 0:
+        raise InputError(f"{remarks.name} has frames of different spacings in one file", _CONVERT)
+    axes = axes * size[2] if len(axes) == 1 else axes
+    plane = (size[0], size[1]), (float(spacings[0][1]), float(spacings[0][0]))
+    return [_Slice(place, turn.reshape(2, 3), *plane) for place, turn in zip(positions, axes, strict=True)]
+
+
+def _numbers_of(content: mmap.mmap, tag: bytes, count: int) -> list[np.ndarray]:
+    """Return the values of every decimal-string element with ``tag`` (little endian, explicit or implicit type)."""
+    found = []
+    for match in re.finditer(re.escape(tag) + rb"(?:DS(..)|(..)\0\0)", content, re.DOTALL):
+        length = int.from_bytes(match[1] or match[2], "little")
+        parts = content[match.end() : match.end() + length].strip(b" \0").split(b"\\")
+        with suppress(ValueError):
+            numbers = np.array([float(part) for part in parts])
+            if numbers.size == count:
+                found.append(numbers)
+    return found
 
 
 @contextmanager

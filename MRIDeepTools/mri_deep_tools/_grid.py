@@ -58,7 +58,7 @@ class Grid:
 def resample_to(
     volume: Volume, shape: Sequence[int], affine: np.ndarray, *, order: int = 1, fill: float = 0.0
 ) -> Volume:
-    """Return a volume's values at the voxels of another grid.
+    """Return a volume's values at the voxels of another grid; nothing is smoothed first where the grid is coarser.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from ._nifti import affine_of_sizes
 from .errors import OutputError
 
 _GZIP_LEVEL = 1  # a label map of 256^3 voxels takes 0.4 s; the highest level takes ten times that for a third less
-_BLOCK_BYTES = 32 << 20
+_BLOCK_BYTES = 128 << 20  # several channels at a time, since channels often vary fastest in memory
 _SCANNER, _ALIGNED = 1, 2  # NIFTI_XFORM_SCANNER_ANAT, NIFTI_XFORM_ALIGNED_ANAT
 _INTENT_LABEL = 1002
 _INT16_AXIS = 32767

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
@@ -470,6 +471,19 @@ def test_atomic_path_appears_whole_or_not_at_all(tmp_path):
         raise KeyboardInterrupt
     assert path.read_text() == "a,b\n"
     assert [other.name for other in path.parent.iterdir()] == ["table.csv"]
+
+
+def test_writers_in_several_threads(tmp_path):
+    """One thread's temporary file is not taken for a leftover by another."""
+
+    def work(number: int) -> None:
+        for turn in range(10):
+            with atomic_path(tmp_path / f"{number}.csv") as temporary:
+                temporary.write_text(f"{number} {turn}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(8)))
+    assert sorted(path.read_text() for path in tmp_path.iterdir()) == [f"{number} 9" for number in range(8)]
 
 
 def test_atomic_path_inside_another(tmp_path):
