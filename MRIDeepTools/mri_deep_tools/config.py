@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from .errors import DependencyError, RequestError
 
-__all__ = ["config_from_mapping", "config_to_mapping", "load_config", "render_config"]
+__all__ = ["config_from_mapping", "config_to_mapping", "load_config", "read_mapping", "render_config"]
 
 T = TypeVar("T")
 
@@ -27,8 +27,19 @@ def _yaml() -> Any:
     return yaml
 
 
-def load_config(kind: type[T], path: Path | str) -> T:
-    """Read a YAML file into a dataclass; unknown keys and wrong values are :class:`RequestError`."""
+def load_config(kind: type[T], path: Path | str, base: T | None = None) -> T:
+    """Read a YAML file into a dataclass; keys it does not name keep the values of ``base`` or the defaults.
+
+    Raises
+    ------
+    RequestError : an unreadable file, an unknown key, or a value of the wrong type.
+
+    """
+    return config_from_mapping(kind, read_mapping(path), Path(path).name, base)
+
+
+def read_mapping(path: Path | str) -> Mapping[str, Any]:
+    """Read a YAML file that holds keys and values; anything else is :class:`RequestError`."""
     yaml = _yaml()
     path = Path(path)
     try:
@@ -40,11 +51,13 @@ def load_config(kind: type[T], path: Path | str) -> T:
         raise RequestError(f"{path.name} is not valid YAML (line {line})", "check its indentation") from error
     if not isinstance(content, Mapping):
         raise RequestError(f"{path.name} holds no keys", "print a complete example with --print-config")
-    return config_from_mapping(kind, content, path.name)
+    return content
 
 
-def config_from_mapping(kind: type[T], content: Mapping[str, Any], name: str = "configuration") -> T:
-    """Build a dataclass from nested mappings, checking keys and simple types."""
+def config_from_mapping(
+    kind: type[T], content: Mapping[str, Any], name: str = "configuration", base: T | None = None
+) -> T:
+    """Build a dataclass from nested mappings, checking keys and simple types; the rest comes from ``base``."""
     hints = typing.get_type_hints(kind)
     fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
@@ -55,10 +68,11 @@ def config_from_mapping(kind: type[T], content: Mapping[str, Any], name: str = "
             raise RequestError(f"{name} has an unknown key {key!r}", hint)
         hint_type = hints[key]
         if dataclasses.is_dataclass(hint_type) and isinstance(value, Mapping):
-            values[key] = config_from_mapping(hint_type, value, f"{name}: {key}")  # type: ignore[arg-type]
+            part = None if base is None else getattr(base, key)
+            values[key] = config_from_mapping(hint_type, value, f"{name}: {key}", part)  # type: ignore[arg-type]
         else:
             values[key] = _checked(value, hint_type, f"{name}: {key}")
-    return kind(**values)
+    return kind(**values) if base is None else dataclasses.replace(base, **values)  # type: ignore[type-var]
 
 
 def _checked(value: Any, hint: Any, where: str) -> Any:

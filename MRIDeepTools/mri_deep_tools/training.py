@@ -9,15 +9,27 @@ steps as one that was not.
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from torch.utils.data import IterableDataset
 
 from .config import render_config
 from .errors import CancelledError, DependencyError, RequestError
 from .progress import Progress
 
-__all__ = ["RunOptions", "fit", "learning_rate_factor", "require_lightning"]
+__all__ = ["Endless", "RunOptions", "fit", "learning_rate_factor", "require_lightning"]
+
+
+class Endless(IterableDataset[int]):
+    """Yields a dummy per step: the sample itself is a function of the number of samples seen."""
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield zeros without end."""
+        while True:
+            yield 0
 
 
 @dataclass
@@ -26,7 +38,7 @@ class RunOptions:
 
     output: str = field(default="runs/training", metadata={"help": "folder of the run; an existing run is continued"})
     seed: int = field(default=1, metadata={"help": "seed of all draws"})
-    steps: int = field(default=100_000, metadata={"help": "optimiser steps in all"})
+    steps: int | None = field(default=None, metadata={"help": "optimiser steps in all; none: what the recipe says"})
     accelerator: str = field(default="auto", metadata={"help": "auto, cpu, gpu, mps"})
     devices: int | str = field(default="auto", metadata={"help": "devices per node, or auto"})
     nodes: int = field(default=1, metadata={"help": "number of nodes"})
@@ -70,7 +82,7 @@ def _callbacks(options: RunOptions, folder: Path, progress: Progress) -> list[An
         """Passes the training's progress on and stops politely on SIGTERM."""
 
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-            progress.update(trainer.global_step / max(options.steps, 1))
+            progress.update(trainer.global_step / max(trainer.max_steps, 1))
 
     saves = [ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_train_steps=options.checkpoint_every)]
     if options.keep_every:
@@ -120,7 +132,7 @@ def fit(module: Any, data: Any, options: RunOptions, config: Any, progress: Prog
             num_nodes=options.nodes,
             strategy=options.strategy,
             precision=options.precision,
-            max_steps=options.steps,
+            max_steps=options.steps or 100_000,
             max_time={"seconds": int(options.max_minutes * 60)} if options.max_minutes else None,
             accumulate_grad_batches=options.accumulate,
             gradient_clip_val=options.gradient_clip or None,

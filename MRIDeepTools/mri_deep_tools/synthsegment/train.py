@@ -221,7 +221,8 @@ def make_module(config: TrainingConfig, data: list[Any], held: list[Any], weight
 
         def validation_step(self, number: int, index: int) -> None:
             """Score one fixed sample."""
-            image, target = self.source("held").draw(Draws(900_000 + number, self.device))
+            with torch.autocast(self.device.type, enabled=False):
+                image, target = self.source("held").draw(Draws(900_000 + number, self.device))
             output = self.network(image[None]).float()
             if config.task == "qc":
                 self.log("validation_error", (output[0] - target).abs().mean(), batch_size=1)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from ..progress import Progress
-from ..training import RunOptions, fit, learning_rate_factor, require_lightning
+from ..training import Endless, RunOptions, fit, learning_rate_factor, require_lightning
 from .generator.coarse import CoarseConfig, CoarseLabelsToImage
 from .generator.draws import Draws
 from .labels import V2_CHANNELS
@@ -21,6 +20,8 @@ from .losses import cross_entropy_and_dice
 from .training_maps import TrainingMap, load_maps, split_maps
 
 __all__ = ["LiteTrainingConfig", "train_lite"]
+
+DEFAULT_STEPS = 100_000
 
 RARE_VOXELS = 20_000
 """Structures below this many mm^3 on average count as rare: all their cells enter the loss."""
@@ -41,18 +42,12 @@ class LiteTrainingConfig:
     weight_decay: float = field(default=1e-4, metadata={"help": "weight decay (AdamW)"})
     warmup: int = field(default=300, metadata={"help": "steps of linear warm-up"})
     cooldown: int = field(default=2000, metadata={"help": "steps of linear cool-down at the end"})
+    easy_steps: int = field(
+        default=3000, metadata={"help": "steps over which T1-like scans give way to the configured mixture"}
+    )
     average: float = field(default=0.998, metadata={"help": "decay of the running average of the weights"})
     generator: CoarseConfig = field(default_factory=CoarseConfig, metadata={"help": "what the scans look like"})
     run: RunOptions = field(default_factory=RunOptions, metadata={"help": "where and how the training runs"})
-
-
-class Endless(IterableDataset):  # type: ignore[type-arg]
-    """Yields a dummy per step: the sample itself is a function of the number of samples seen."""
-
-    def __iter__(self) -> Iterator[int]:
-        """Yield zeros without end."""
-        while True:
-            yield 0
 
 
 def choose_cells(labels: torch.Tensor, rare: torch.Tensor, draws: Draws) -> torch.Tensor:
@@ -88,7 +83,7 @@ def make_module(config: LiteTrainingConfig, train: list[TrainingMap], held: list
         def generator(self) -> CoarseLabelsToImage:
             """Return the generator on the module's device."""
             if self._generator is None:
-                self._generator = CoarseLabelsToImage(config.generator, V2_CHANNELS, device=self.device)
+                self._generator = CoarseLabelsToImage(copy.copy(config.generator), V2_CHANNELS, device=self.device)
             return self._generator
 
         def training_step(self, batch: Any, index: int) -> torch.Tensor:
@@ -98,7 +93,9 @@ def make_module(config: LiteTrainingConfig, train: list[TrainingMap], held: list
             draws = Draws(config.run.seed * 1_000_003 + number, self.device)
             chosen = train[draws.integer(len(train))]
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                scan, labels = self.generator()(chosen.labels.to(self.device), chosen.centre, draws)
+                generator = self.generator()
+                generator.config.t1_probability = self.t1_share()
+                scan, labels = generator(chosen.labels.to(self.device), chosen.centre, draws)
                 cells = choose_cells(labels, self.rare, draws)
                 target = labels_of_cells(labels, cells).reshape(-1)
             features = self._features(scan[None, None])
@@ -106,6 +103,11 @@ def make_module(config: LiteTrainingConfig, train: list[TrainingMap], held: list
             loss = cross_entropy_and_dice(logits.reshape(-1, logits.shape[-1]), target)
             self.log("loss", loss, batch_size=1)
             return loss
+
+        def t1_share(self) -> float:
+            """Return the share of T1-like scans now: all at first, for the anatomy, then ever fewer."""
+            easy = max(0.0, 1 - self.global_step / max(config.easy_steps, 1))
+            return easy + (1 - easy) * config.generator.t1_probability
 
         def on_train_batch_end(self, *_: Any) -> None:
             """Move the running average."""
@@ -127,7 +129,9 @@ def make_module(config: LiteTrainingConfig, train: list[TrainingMap], held: list
             """Score one fixed scan of a held-out map."""
             kind, item = VALIDATION_KINDS[number % len(VALIDATION_KINDS)], held[number // len(VALIDATION_KINDS)]
             generator = CoarseLabelsToImage(validation_config(config.generator, kind), V2_CHANNELS, device=self.device)
-            scan, labels = generator(item.labels.to(self.device), item.centre, Draws(900_000 + number, self.device))
+            with torch.autocast(self.device.type, enabled=False):
+                draws = Draws(900_000 + number, self.device)
+                scan, labels = generator(item.labels.to(self.device), item.centre, draws)
             for name, batch_statistics in (("dice", False), ("dice_own", True)):
                 self.averaged.train(batch_statistics)
                 keep = copy.deepcopy(dict(self.averaged.named_buffers())) if batch_statistics else {}
@@ -144,7 +148,9 @@ def make_module(config: LiteTrainingConfig, train: list[TrainingMap], held: list
             )
             schedule = torch.optim.lr_scheduler.LambdaLR(
                 optimiser,
-                lambda step: learning_rate_factor(step, config.run.steps, config.warmup, config.cooldown),
+                lambda step: learning_rate_factor(
+                    step, config.run.steps or DEFAULT_STEPS, config.warmup, config.cooldown
+                ),
             )
             return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -184,6 +190,7 @@ def _rare_channels(maps: list[TrainingMap]) -> torch.Tensor:
 
 def train_lite(config: LiteTrainingConfig, progress: Progress) -> Any:
     """Run or continue the training; returns the path of the last checkpoint."""
+    config.run.steps = config.run.steps or DEFAULT_STEPS
     train, held = split_maps(load_maps(config.labels), config.validation)
     module = make_module(config, train, held)
     return fit(module, DataLoader(Endless(), batch_size=None), config.run, config, progress)

@@ -7,7 +7,6 @@ Section numbers are those of the published programs' description: generative mod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -18,14 +17,13 @@ from ..errors import RequestError
 from .generator import spatial
 from .generator.draws import Draws
 from .generator.intensity import apply_bias, draw_bias
-from .generator.model import GeneratorConfig, LabelsToImage, LabelTables, output_and_crop_shape
+from .generator.model import CODES, GeneratorConfig, LabelsToImage, LabelTables, output_and_crop_shape
 from .generator.morphology import random_morphology
 from .labels import PARCEL_CODES, V2_CHANNELS, qc_classes
-from .training_maps import TrainingMap
+from .training_maps import ImagePair, TrainingMap
 
 __all__ = [
     "DenoiserSource",
-    "ImagePair",
     "ParcellationSource",
     "QCSource",
     "SecondStageSource",
@@ -52,17 +50,9 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ImagePair:
-    """An image (C, X, Y, Z) or a noisy label map (1, X, Y, Z) together with the label map on the same grid."""
-
-    image: torch.Tensor
-    map: TrainingMap
-
-
 def channel_table(tables: LabelTables, codes: Sequence[int], device: torch.device) -> torch.Tensor:
     """Return a table from target code to channel index; codes that are not channels become background."""
-    table = torch.zeros(max(*codes, *tables.targets) + 1, dtype=torch.long)
+    table = torch.zeros(CODES, dtype=torch.long)
     table[torch.tensor(list(codes))] = torch.arange(len(codes))
     return table.to(device)
 
@@ -197,7 +187,7 @@ class DenoiserSource:
     """Noisy group map to clean group map (D, section 6.2); pairs hold S1's arg-max map and the true groups."""
 
     in_channels = 5
-    codes = (0, 1, 2, 3, 4)
+    codes: tuple[int, ...] = (0, 1, 2, 3, 4)
 
     def __init__(self, pairs: Sequence[ImagePair], crop: int, levels: int, device: torch.device) -> None:
         config = spatial_only(scaling=0.2, rotation=15.0, shearing=0.012, nonlin_std=3.0, flipping=False)
@@ -264,14 +254,14 @@ class QCSource:
     """Noisy segmentation in nine groups to the Dice score of each group (section 6.2)."""
 
     in_channels = 9
-    codes = tuple(range(9))
+    codes: tuple[int, ...] = tuple(range(9))
     min_box = 70
 
     def __init__(self, pairs: Sequence[ImagePair], crop: int, levels: int, device: torch.device) -> None:
         config = spatial_only(scaling=0.2, rotation=15.0, shearing=0.012, nonlin_std=3.0, flipping=False)
         self.pairs, self.device, self.crop, self.multiple = list(pairs), device, crop, 2**levels
         self.warper = LabelsToImage(config, LabelTables((0,), (0,), (0,), 1), levels=None, device=device)
-        group = torch.zeros(max(V2_CHANNELS) + 1, dtype=torch.long)
+        group = torch.zeros(CODES, dtype=torch.long)
         group[torch.tensor(V2_CHANNELS)] = torch.tensor(qc_classes(V2_CHANNELS))
         self.group_of = group.to(device)
 

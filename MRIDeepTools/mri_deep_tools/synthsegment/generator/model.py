@@ -18,6 +18,10 @@ from .morphology import sobel_magnitude
 __all__ = ["GeneratorConfig", "LabelTables", "LabelsToImage", "Sample", "output_and_crop_shape"]
 
 
+CODES = 1 << 15
+"""Size of look-up tables: every code that an int16 label map can hold."""
+
+
 @dataclass
 class GeneratorConfig:
     """Parameters of the generative model; the defaults are those of SynthSeg 1.0 (section 5.1 of its description).
@@ -95,7 +99,7 @@ class LabelTables:
 
     def lookup(self, values: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
         """Return a table from label code to ``values``; codes that are not in the list map to the first entry."""
-        table = torch.full((max(self.codes) + 1,), int(values[0]), dtype=torch.long)
+        table = torch.full((CODES,), int(values[0]), dtype=torch.long)
         table[torch.tensor(self.codes)] = torch.tensor(list(values), dtype=torch.long)
         return table.to(device)
 

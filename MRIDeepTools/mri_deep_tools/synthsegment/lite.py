@@ -1,0 +1,176 @@
+"""The bundled compact model as a backend: finds the brain on the whole 2 mm grid, then segments a window around it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import WeightsError
+from .labels import V2_CHANNELS, left_right_permutation
+from .lite_network import LiteConfig, LiteNetwork
+
+__all__ = ["LiteBackend", "load_lite", "load_network"]
+
+ShareCallback = Callable[[float], None]
+
+WINDOW = (80, 96, 80)
+"""Voxels of the window around the brain, as in training; larger when the brain needs it."""
+
+MARGIN = 6
+"""Voxels kept free on each side between the brain and the window's border."""
+
+PERCENTILES = (0.5, 99.5)
+
+
+def load_network(folder: Path | str) -> LiteNetwork:
+    """Load a model folder (``model.safetensors`` and ``config.json``) in float32 on the CPU, in evaluation mode.
+
+    Raises
+    ------
+    WeightsError : a file is missing, cut, or of another network.
+
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    try:
+        description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        shape: dict[str, Any] = description["shape"]
+        config = LiteConfig(int(shape["channels"]), tuple(shape["widths"]), int(shape["decoder_blocks"]))
+        state = load_file(folder / "model.safetensors")
+        network = LiteNetwork(config)
+        missing, unknown = network.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
+    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"the compact model in {folder.name} cannot be loaded", "install it again") from error
+    if unknown or any(not name.endswith("num_batches_tracked") for name in missing):
+        raise WeightsError(f"the weights in {folder.name} are not those of this network", "install the model again")
+    return network.eval().requires_grad_(False)
+
+
+def load_lite(
+    folder: Path | str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> LiteBackend:
+    """Load a model folder as a backend on a device; raises WeightsError as :func:`load_network`."""
+    return LiteBackend(load_network(folder), device, dtype)
+
+
+class LiteBackend:
+    """``synthseg-lite``: all structures of SynthSeg 2.0 from any contrast and resolution, on a 2 mm grid."""
+
+    codes: tuple[int, ...] = V2_CHANNELS
+    spacing = 2.0
+    clean = True
+
+    def __init__(self, network: LiteNetwork, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
+        self._network = network.to(device)
+        self._device = torch.device(device)
+        self._dtype = dtype
+        self.multiple = network.multiple
+        self.min_size = network.multiple
+        self._swap = torch.tensor(left_right_permutation(self.codes))
+
+    def to(self, device: torch.device) -> None:
+        """Move the network to another device."""
+        self._device = torch.device(device)
+        self._network.to(device)
+
+    def memory_bytes(self, shape: Sequence[int]) -> int:
+        """Return the estimated peak memory of :meth:`posteriors` for an image of ``shape``, in bytes."""
+        voxels = math.prod(shape)
+        return 4 * voxels * (len(self.codes) * 3 + 16) + (64 << 20)
+
+    def posteriors(
+        self, image: np.ndarray, affine: np.ndarray, *, flip: bool, smooth: bool, progress: ShareCallback | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Segment a 2 mm image (X, Y, Z), axes R, A, S, values 0-1, sides multiples of :attr:`multiple`.
+
+        Returns posteriors (33, X, Y, Z) float32 on the same grid; outside the window around the brain all is
+        background. The network's output is smooth on its grid, so ``smooth`` changes nothing.
+        """
+        report = progress or (lambda share: None)
+        result = np.zeros((len(self.codes), *image.shape), np.float32)
+        result[0] = 1
+        window = find_window(self._labels(image), self.multiple)
+        report(0.4)
+        if window is None:
+            return result, affine
+        patch = rescale(take(image, window))
+        inside = self._run(patch)
+        report(0.7)
+        if flip:
+            mirrored = self._run(np.ascontiguousarray(patch[::-1]))
+            inside = (inside + mirrored.flip(1)[self._swap.to(mirrored.device)]) / 2
+        put(result, inside.cpu().numpy(), window)
+        report(1.0)
+        return result, affine
+
+    def _run(self, image: np.ndarray) -> torch.Tensor:
+        """Return posteriors (C, X, Y, Z) float32 on the device."""
+        scan = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None].to(self._device)
+        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._dtype != torch.float32):
+            return self._network(scan)[0].float().softmax(0)
+
+    def _labels(self, image: np.ndarray) -> np.ndarray:
+        """Return a rough brain mask (X, Y, Z) of the whole image; CSF does not count as brain."""
+        posterior = self._run(rescale(image))
+        csf = self.codes.index(24)
+        return ((1 - posterior[0] - posterior[csf]) > 0.5).cpu().numpy()
+
+
+def rescale(image: np.ndarray) -> np.ndarray:
+    """Clip to the 0.5 and 99.5 percentiles of what is not padding and scale to 0-1."""
+    inside = image[image != 0]
+    if inside.size < 1000:
+        return image
+    low, high = np.percentile(image, PERCENTILES)
+    if high <= low:
+        return image
+    return np.clip((image - low) / (high - low), 0, 1).astype(np.float32)
+
+
+def find_window(mask: np.ndarray, multiple: int) -> list[tuple[int, int]] | None:
+    """Return (start, stop) per axis of a window around the largest component of a mask; it may leave the array.
+
+    None when the mask is empty.
+    """
+    from scipy import ndimage
+
+    parts, count = ndimage.label(mask)
+    if count == 0:
+        return None
+    sizes = np.bincount(parts.ravel())
+    box = ndimage.find_objects(parts)[int(sizes[1:].argmax())]
+    window = []
+    for side, least in zip(box, WINDOW, strict=True):
+        wanted = max(least, math.ceil((side.stop - side.start + 2 * MARGIN) / multiple) * multiple)
+        start = (side.start + side.stop - wanted) // 2
+        window.append((start, start + wanted))
+    return window
+
+
+def _overlap(window: list[tuple[int, int]], shape: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return the slices of the array and of the window that coincide."""
+    whole = tuple(slice(max(a, 0), min(b, n)) for (a, b), n in zip(window, shape, strict=True))
+    part = tuple(slice(s.start - a, s.stop - a) for s, (a, _) in zip(whole, window, strict=True))
+    return whole, part
+
+
+def take(image: np.ndarray, window: list[tuple[int, int]]) -> np.ndarray:
+    """Return the window of an image (X, Y, Z), zero where it leaves the array."""
+    whole, part = _overlap(window, image.shape)
+    result = np.zeros([b - a for a, b in window], np.float32)
+    result[part] = image[whole]
+    return result
+
+
+def put(result: np.ndarray, inside: np.ndarray, window: list[tuple[int, int]]) -> None:
+    """Write the window's posteriors (C, x, y, z) into the whole (C, X, Y, Z)."""
+    whole, part = _overlap(window, result.shape[1:])
+    result[(slice(None), *whole)] = inside[(slice(None), *part)]
