@@ -1,8 +1,8 @@
 """Dice of a segmentation model on synthetic scans of label maps that it never saw, per structure and kind of scan.
 
-Scans are drawn by the published generative model at 1 mm (spatial deformation, bias field, gamma) in three kinds: T1-like
-contrast at 1 mm, random contrast at 1 mm, and random contrast with slices of 3 to 6 mm along a random axis. Each is
-segmented through the public Python interface and compared on its own 1 mm grid.
+Scans are drawn by the published generative model at 1 mm (spatial deformation, bias field, gamma) in three kinds:
+T1-like contrast at 1 mm, random contrast at 1 mm, and random contrast with slices of 3 to 6 mm along a random axis.
+Each is segmented through the public Python interface and compared on its own 1 mm grid.
 
     python Testing/benchmarks/synthseg_accuracy.py --labels FOLDER --only seg_06 seg_12 seg_19 --number 2 --csv dice.csv
 """

@@ -66,7 +66,8 @@ def small_config(maps, output, *, steps=6, task="segmentation", **run):
         "dice_epochs: 1",
         f"steps_per_epoch: {steps // 2}",
         "generator: {output_shape: 16}",
-        f"run: {{output: {output}, accelerator: cpu, devices: 1, checkpoint_every: 1, validate_every: 3, log_every: 1}}",
+        f"run: {{output: {output}, accelerator: cpu, devices: 1,",
+        "  checkpoint_every: 1, validate_every: 3, log_every: 1}",
     ]
     path = output.parent / f"{output.name}.yaml"
     path.write_text("\n".join(lines))
@@ -251,8 +252,8 @@ def test_requests_that_cannot_be_met(tmp_path):
     process = command("train", "synthseg")
     _, message = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "--print-config" in message.splitlines()[-1]
-    process = command("train", "synthseg", "--labels", tmp_path)
+    assert "set 'labels'" in message.splitlines()[-1]
+    process = command("train", "synthseg", "--set", f"labels={tmp_path}")
     _, message = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "no label maps" in message.splitlines()[-1]

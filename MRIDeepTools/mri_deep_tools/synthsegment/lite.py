@@ -15,7 +15,7 @@ from ..errors import WeightsError
 from .labels import V2_CHANNELS, left_right_permutation
 from .lite_network import LiteConfig, LiteNetwork
 
-__all__ = ["LiteBackend", "load_lite", "load_network"]
+__all__ = ["LiteBackend", "load_lite"]
 
 ShareCallback = Callable[[float], None]
 
@@ -28,7 +28,7 @@ MARGIN = 6
 PERCENTILES = (0.5, 99.5)
 
 
-def load_network(folder: Path | str) -> LiteNetwork:
+def load_lite(folder: Path | str) -> LiteNetwork:
     """Load a model folder (``model.safetensors`` and ``config.json``) in float32 on the CPU, in evaluation mode.
 
     Raises
@@ -54,13 +54,6 @@ def load_network(folder: Path | str) -> LiteNetwork:
     return network.eval().requires_grad_(False)
 
 
-def load_lite(
-    folder: Path | str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> LiteBackend:
-    """Load a model folder as a backend on a device; raises WeightsError as :func:`load_network`."""
-    return LiteBackend(load_network(folder), device, dtype)
-
-
 class LiteBackend:
     """``synthseg-lite``: all structures of SynthSeg 2.0 from any contrast and resolution, on a 2 mm grid."""
 
@@ -68,7 +61,9 @@ class LiteBackend:
     spacing = 2.0
     clean = True
 
-    def __init__(self, network: LiteNetwork, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
+    def __init__(
+        self, network: LiteNetwork, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
         self._network = network.to(device)
         self._device = torch.device(device)
         self._dtype = dtype

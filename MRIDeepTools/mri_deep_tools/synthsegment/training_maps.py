@@ -62,7 +62,12 @@ def _load(path: Path) -> TrainingMap:
     volume = read_volume(path)
     volume = Reorient.to_ras(volume).apply(volume)
     labels = whole_numbers(np.asarray(volume.data), path.name)
-    return TrainingMap(path.name, torch.from_numpy(labels), tuple(volume.spacing)[:3], _brain_centre(labels))
+    return TrainingMap(path.name, torch.from_numpy(labels), _three(volume.spacing), _brain_centre(labels))
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    x, y, z = (float(v) for v in values)
+    return x, y, z
 
 
 def whole_numbers(data: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, Any]:
