@@ -129,8 +129,8 @@ def check_output_path(path: str | Path, overwrite: bool = True, suffixes: Sequen
 
     Raises
     ------
-    RequestError : the name is that of a folder or ends in no suffix that can be written.
-    OutputError : the file exists and may not be replaced, or the place cannot be written to.
+    RequestError : the file exists and may not be replaced, is a folder, or ends in no suffix that can be written.
+    OutputError : the place cannot be written to.
 
     """
     path = Path(path)
@@ -142,7 +142,7 @@ def check_output_path(path: str | Path, overwrite: bool = True, suffixes: Sequen
         if path.is_dir():
             raise RequestError(f"{path.name} is a folder", "name a file")
         if path.exists() and not overwrite:
-            raise OutputError(f"{path.name} exists already", "choose another name or allow overwriting (--overwrite)")
+            raise RequestError(f"{path.name} exists already", "choose another name or allow overwriting (--overwrite)")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         probe = folder / _temporary_name("")
         with probe.open("xb"):

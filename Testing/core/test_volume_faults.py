@@ -341,9 +341,9 @@ def test_memory_is_checked_before_it_is_taken(tmp_path, monkeypatch, suffix):
 def test_existing_results(tmp_path):
     path = write_volume(scan(), tmp_path / "out.nii.gz")
     before = path.read_bytes()
-    with pytest.raises(OutputError, match=r"^out\.nii\.gz exists already; choose another name or allow overwriting"):
+    with pytest.raises(RequestError, match=r"^out\.nii\.gz exists already; choose another name or allow overwriting"):
         write_volume(scan("int16"), path, overwrite=False)
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(RequestError, match="exists already"):
         check_output_path(path, overwrite=False)
     check_output_path(path, overwrite=True)
     assert path.read_bytes() == before

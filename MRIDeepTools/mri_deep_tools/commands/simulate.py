@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, RequestError
 from ..progress import Progress
+from . import denoiser_pairs
 from .configured import add_config_options, configured, wanted
 from .options import add_common_options, positive
 from .outputs import OutputSet, check_outputs
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scans.add_argument("--target", choices=("v1", "v2"), default="v2", help="structures in the labels (default: v2)")
     add_config_options(scans)
     add_common_options(scans)
+    denoiser_pairs.add_action(actions)
 
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
@@ -52,6 +54,9 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     MRIDeepToolsError : a wrong request, an unreadable map, an output that cannot be written.
 
     """
+    if args.action == "denoiser-pairs":
+        denoiser_pairs.run(args, progress)
+        return
     config = configured(_base(args.generator), wanted(args), args)
     if args.print_config:
         from ..config import render_config
