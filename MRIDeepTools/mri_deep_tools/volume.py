@@ -207,9 +207,9 @@ def write_volume(
 
     Raises
     ------
-    OutputError : the file exists, the values do not fit into the type, or the place cannot be written to.
+    OutputError : the values do not fit into the type, or the place cannot be written to.
     GeometryError : the affine is sheared or singular.
-    RequestError : unknown suffix or intent.
+    RequestError : unknown suffix or intent, or the file exists.
 
     """
     from ._write import storage_type
@@ -222,7 +222,7 @@ def write_volume(
     if intent not in ("none", "label"):
         raise RequestError(f"unknown intent {intent!r}", "use label or none")
     if not overwrite and path.exists():
-        raise OutputError(f"{name} exists already", "choose another name or allow overwriting (--overwrite)")
+        raise RequestError(f"{name} exists already", "choose another name or allow overwriting (--overwrite)")
     if not volume.data.size:
         raise OutputError(f"{name} would be empty: its size is {volume.data.shape}")
     affine, _ = check_affine(volume.affine, name, volume.shape3)

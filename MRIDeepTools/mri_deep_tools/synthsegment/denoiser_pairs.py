@@ -1,8 +1,8 @@
 """Training pairs of the denoiser: what the first network of the robust chain makes of a degraded scan, and the truth.
 
-Section 6.2 of the published programs' description: real scans with label maps are deformed, mirrored, given a bias field,
-noise, gamma, an inverted contrast and a random resolution, and passed through S1; its arg-max group map is the noisy
-input, the deformed true groups are the target. About 10,000 pairs were used.
+Section 6.2 of the published programs' description: real scans with label maps are deformed, mirrored, given a bias
+field, noise, gamma, an inverted contrast and a random resolution, and passed through S1; its arg-max group map is the
+noisy input, the deformed true groups are the target. About 10,000 pairs were used.
 """
 
 from __future__ import annotations
