@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -51,11 +51,12 @@ class OutputSet:
             write_rows(files.path(Path("volumes.csv")), rows)
 
     When the work inside ends with an error, none of them appears. The renaming at the end is not interrupted by
-    Ctrl-C or SIGTERM; such a signal takes effect afterwards.
+    Ctrl-C or SIGTERM; such a signal takes effect afterwards, when ``on_complete`` has been called.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_complete: Callable[[], None] | None = None) -> None:
         self._stack = ExitStack()
+        self._on_complete = on_complete
 
     def __enter__(self) -> OutputSet:
         """Begin; nothing is written yet."""
@@ -79,6 +80,8 @@ class OutputSet:
         """Rename all files, or remove all temporary ones."""
         with _uninterrupted():
             self._stack.__exit__(kind, error, trace)
+            if kind is None and self._on_complete:
+                self._on_complete()
 
 
 @contextmanager

@@ -76,7 +76,6 @@ class Batch:
             self.progress.item(index, count)
             try:
                 self._segment(job)
-                self.done += 1
             except KeyboardInterrupt:
                 kept = f"the results of {self.done} of {count} scans are complete and are kept"
                 raise CancelledError("Cancelled", kept if self.done else "nothing was written") from None
@@ -98,7 +97,7 @@ class Batch:
     def _segment(self, job: Job) -> None:
         """Segment one scan and put all its files in place together."""
         result = self.segmenter.segment(job.scan, self.progress)
-        with self.progress.stage("write"), OutputSet() as files:
+        with self.progress.stage("write"), OutputSet(on_complete=self._count) as files:
             made = dict(self._write_images(job, result, files))
             self._write_tables(job, result, files)
             self._write_records(job, result, files, made)
@@ -113,6 +112,9 @@ class Batch:
             qc=result.qc,
             model=result.model,
         )
+
+    def _count(self) -> None:
+        self.done += 1
 
     def _write_images(self, job: Job, result: SegmentationResult, files: OutputSet) -> Iterator[tuple[Path, Path]]:
         """Write the images; give each one's final and temporary path."""
