@@ -13,7 +13,13 @@ from mri_deep_tools.errors import WeightsError
 from mri_deep_tools.synthsegment.engine import UNetEngine, phase_kernels
 from mri_deep_tools.synthsegment.labels import V1_CHANNELS, V2_CHANNELS
 from mri_deep_tools.synthsegment.network import QCRegressor, QCSpec, UNet, UNetSpec, build_network
-from mri_deep_tools.synthsegment.weights import check_version, load_networks, load_states, segmentation_codes
+from mri_deep_tools.synthsegment.weights import (
+    check_version,
+    load_regressor,
+    load_states,
+    load_unets,
+    segmentation_codes,
+)
 
 PUBLISHED = [  # specification 2.1: network, trainable and all parameters (batch-norm statistics included)
     (UNetSpec(1, 32), 13_240_616, 13_242_824),
@@ -83,7 +89,7 @@ def test_parameter_count_of_the_regressor():
 
 
 def test_features_match_the_published_program(shared, weights_file):
-    network = load_networks(weights_file("weights", "synthseg_2.0.h5"), ["unet"])["unet"]
+    (network,) = load_unets(weights_file("weights", "synthseg_2.0.h5"))
     golden = np.load(shared("fixtures", "synthseg", "unet", "unet_small.npz"))
     seen: dict[str, torch.Tensor] = {}
     for level, block in enumerate(network.encoder):
@@ -108,7 +114,7 @@ def test_features_match_the_published_program(shared, weights_file):
 
 @pytest.mark.parametrize("name", ["wl2_001", "dice_002"])
 def test_training_checkpoints_match(shared, weights_file, name):
-    network = load_networks(weights_file("training_checkpoint", f"{name}.h5"), ["unet"])["unet"]
+    (network,) = load_unets(weights_file("training_checkpoint", f"{name}.h5"))
     assert network.spec == UNetSpec(1, 32, levels=3, width=4)
     golden = np.load(shared("fixtures", "synthseg", "training_checkpoint", f"{name}_forward.npz"))
     image = torch.from_numpy(golden["input"])
@@ -135,12 +141,13 @@ def test_training_checkpoints_match(shared, weights_file, name):
     ],
 )
 def test_every_file_is_understood_by_its_shapes(weights_file, file, prefixes):
-    networks = load_networks(weights_file("weights", file), list(prefixes))
-    assert {name: network.spec for name, network in networks.items()} == prefixes
+    path = weights_file("weights", file)
+    networks = [load_regressor(path)] if "qc" in prefixes else load_unets(path, list(prefixes))
+    assert [network.spec for network in networks] == list(prefixes.values())
 
 
 def test_version_is_told_by_the_head(weights_file):
-    one = load_networks(weights_file("weights", "synthseg_1.0.h5"), ["unet"])["unet"]
+    (one,) = load_unets(weights_file("weights", "synthseg_1.0.h5"))
     assert segmentation_codes(one, "a.h5") == V1_CHANNELS
     check_version(V1_CHANNELS, "1.0", "a.h5")
     check_version(V2_CHANNELS, None, "a.h5")
@@ -150,9 +157,9 @@ def test_version_is_told_by_the_head(weights_file):
 
 def test_wrong_file_is_named_for_what_it_is(weights_file):
     with pytest.raises(WeightsError, match=r"parc_2\.0\.h5 does not hold the segmentation U-Net, but the cort"):
-        load_networks(weights_file("weights", "synthseg_parc_2.0.h5"), ["unet"])
+        load_unets(weights_file("weights", "synthseg_parc_2.0.h5"))
     with pytest.raises(WeightsError, match="the three networks of the robust chain"):
-        load_networks(weights_file("weights", "synthseg_robust_2.0.h5"), ["qc"])
+        load_regressor(weights_file("weights", "synthseg_robust_2.0.h5"))
 
 
 def test_missing_layer_and_bad_shape_are_errors(weights_file, tmp_path):
@@ -164,7 +171,7 @@ def test_missing_layer_and_bad_shape_are_errors(weights_file, tmp_path):
         names = [name for name in file.attrs["layer_names"] if b"bn_up_2" not in name]
         file.attrs["layer_names"] = names
     with pytest.raises(WeightsError, match=r"layer unet_bn_up_2 is missing in broken\.h5"):
-        load_networks(broken, ["unet"])
+        load_unets(broken)
     state = UNet(UNetSpec(1, 3, levels=2, width=4)).state_dict()
     state["decoder.0.convs.1.weight"] = torch.zeros(4, 5, 3, 3, 3)
     with pytest.raises(WeightsError, match="do not fit"):
@@ -177,7 +184,7 @@ def test_safetensors_round_trip(tmp_path):
     network = random_network(UNetSpec(1, 3, levels=2, width=4))
     save_file(network.state_dict(), tmp_path / "mine.safetensors")
     assert list(load_states(tmp_path / "mine.safetensors")) == ["unet"]
-    again = load_networks(tmp_path / "mine.safetensors", ["unet"])["unet"]
+    (again,) = load_unets(tmp_path / "mine.safetensors")
     image = torch.randn(1, 1, 4, 4, 4)
     assert torch.equal(network(image), again(image))
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "mine.safetensors").read_bytes()[:500])

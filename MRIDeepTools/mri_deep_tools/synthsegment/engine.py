@@ -105,13 +105,16 @@ class UNetEngine:
         if up:
             own = kernels[0].shape[0] if joined else 0
             skip = self._weight(kernels[0][:, :own]) if joined else None
-            phases = [(p, o, self._weight(k)) for p, o, k in phase_kernels(kernels[0][:, own:])]
+            phases = [(p, o, self._weight(k)) for p, o, k in phase_kernels(kernels[0][:, own:].double())]
             kernels[0] = kernels[0][:0]  # its parts take its place
         return _LevelWeights([self._weight(k) for k in kernels], biases, skip, phases, *level.scale_and_shift())
 
     def _folded_head(self, network: UNet, mirror: Sequence[int] | None) -> tuple[Tensor, Tensor]:
         """Return the head as a (C, features) matrix and (C, 1) bias with the last batch normalisation inside."""
-        weight, bias = network.head.weight.detach().flatten(1), cast(Tensor, network.head.bias).detach()
+        weight, bias = (
+            network.head.weight.detach().flatten(1).double(),
+            cast(Tensor, network.head.bias).detach().double(),
+        )
         last = (self._decoder or self._encoder)[-1]
         bias = bias + weight @ last.shift
         weight = weight * last.scale
@@ -205,24 +208,28 @@ class UNetEngine:
         weights, half = self._decoder[-1], self.spec.kernel // 2
         planes, plane = skip.shape[2], skip.shape[3] * skip.shape[4]
         low = _pad_low(low, half)
-        margin = _margin(half)
         chain = _Chain(weights, half, first=1)
         written = 0
         for a, b in self._slabs(skip.shape):
-            if weights.skip is not None:
-                x0, x1 = max(a - half, 0), min(b + half, planes)
-                piece = F.pad(skip[:, :, x0:x1], (0, 0, 0, 0, x0 - a + half, b + half - x1))
-                out = F.conv3d(piece, weights.skip, weights.biases[0], padding=(0, half, half))
-            else:
-                shape = (1, self.spec.width, b - a, *skip.shape[3:])
-                out = torch.empty(shape, device=self.device, dtype=self.dtype, memory_format=torch.channels_last_3d)
-                out[:] = weights.biases[0].view(1, -1, 1, 1, 1)
-            _add_phases(out, low[:, :, a // 2 : b // 2 + 2 * margin], half, weights)
-            out = chain(F.elu_(out), last=b == planes)
+            out = chain(F.elu_(self._join_slab(skip, low, a, b)), last=b == planes)
             rows = out.permute(0, 2, 3, 4, 1).reshape(-1, self.spec.width)
             self._apply_head(rows, written * plane, sink)
             written += out.shape[2]
             report(b / planes)
+
+    def _join_slab(self, skip: Tensor, low: Tensor, a: int, b: int) -> Tensor:
+        """Return planes a to b of the last level's first convolution, before its activation."""
+        weights, half = self._decoder[-1], self.spec.kernel // 2
+        if weights.skip is not None:
+            x0, x1 = max(a - half, 0), min(b + half, skip.shape[2])
+            piece = F.pad(skip[:, :, x0:x1], (0, 0, 0, 0, x0 - a + half, b + half - x1))
+            out = F.conv3d(piece, weights.skip, weights.biases[0], padding=(0, half, half))
+        else:
+            shape = (1, self.spec.width, b - a, *skip.shape[3:])
+            out = torch.empty(shape, device=self.device, dtype=self.dtype, memory_format=torch.channels_last_3d)
+            out[:] = weights.biases[0].view(1, -1, 1, 1, 1)
+        _add_phases(out, low[:, :, a // 2 : b // 2 + 2 * _margin(half)], half, weights)
+        return out
 
     def _apply_head(self, rows: Tensor, start: int, sink: Sink) -> None:
         weight, bias = self._head
@@ -274,9 +281,9 @@ class _Chain:
 
 
 def _normalise(x: Tensor, weights: _LevelWeights) -> Tensor:
-    """Apply batch normalisation in place."""
-    scale = weights.scale.to(x.device, x.dtype).view(1, -1, 1, 1, 1)
-    return x.mul_(scale).add_(weights.shift.to(x.device, x.dtype).view(1, -1, 1, 1, 1))
+    """Apply batch normalisation in place, with one rounding."""
+    scale, shift = (v.to(x.device, x.dtype).view(1, -1, 1, 1, 1) for v in (weights.scale, weights.shift))
+    return torch.addcmul(shift, x, scale, out=x)
 
 
 def _margin(half: int) -> int:

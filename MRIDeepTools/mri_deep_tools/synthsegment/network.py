@@ -85,10 +85,10 @@ class Level(nn.Module):
         return [(conv.weight.detach(), cast(Tensor, conv.bias).detach()) for conv in cast(list[nn.Conv3d], self.convs)]
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """Return what batch normalisation in evaluation mode does to each channel: x * scale + shift."""
-        variance, mean = cast(Tensor, self.norm.running_var), cast(Tensor, self.norm.running_mean)
-        scale = self.norm.weight.detach() / torch.sqrt(variance + self.norm.eps)
-        return scale, self.norm.bias.detach() - mean * scale
+        """Return what batch normalisation in evaluation mode does to each channel, x * scale + shift, in float64."""
+        variance, mean = cast(Tensor, self.norm.running_var).double(), cast(Tensor, self.norm.running_mean).double()
+        scale = self.norm.weight.detach().double() / torch.sqrt(variance + self.norm.eps)
+        return scale, self.norm.bias.detach().double() - mean * scale
 
 
 class UNet(nn.Module):

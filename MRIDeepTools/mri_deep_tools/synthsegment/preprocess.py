@@ -67,6 +67,18 @@ class Prepared:
     resampled: bool
 
     @property
+    def full_affine(self) -> np.ndarray:
+        """Return the affine (4, 4) of the full RAS-ordered volume, before crop and padding."""
+        return self.reorient.apply(self.working).affine
+
+    @property
+    def inside_affine(self) -> np.ndarray:
+        """Return the affine (4, 4) of the (cropped) scan without its padding."""
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ np.asarray(self.pad[0])
+        return affine
+
+    @property
     def inside(self) -> tuple[slice, slice, slice]:
         """Return where the scan lies in the padded array."""
         (x0, y0, z0), (x1, y1, z1) = self.pad

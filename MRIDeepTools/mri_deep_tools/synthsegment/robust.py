@@ -6,7 +6,7 @@ Billot et al., PNAS 120(9) (2023). No flip averaging and no smoothing, as publis
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -29,19 +29,19 @@ def one_hot(channels: Tensor, count: int) -> Tensor:
 
 
 class RobustBackend:
-    """S1, D and S2 on the 1 mm grid; ``flip`` and ``smooth`` are not part of this mode and are ignored."""
+    """S1, D and S2 (in this order) on the 1 mm grid; there is no ``flip`` and no ``smooth`` in this mode."""
 
     spacing, multiple, min_size, clean = 1.0, MULTIPLE, MIN_SIZE, False
 
     def __init__(
         self,
-        networks: Mapping[str, UNet],
+        networks: Sequence[UNet],
         codes: Sequence[int],
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.codes = tuple(codes)
-        self._networks = [networks[prefix] for prefix in ROBUST_PREFIXES]
+        self._networks = tuple(networks)
         self._device, self._dtype = torch.device(device), dtype
 
     def to(self, device: torch.device) -> None:

@@ -19,7 +19,15 @@ from ..errors import WeightsError
 from .labels import V1_CHANNELS, V2_CHANNELS
 from .network import QCRegressor, UNet, build_network
 
-__all__ = ["NETWORK_NAMES", "check_version", "convert_layers", "load_networks", "load_states", "segmentation_codes"]
+__all__ = [
+    "NETWORK_NAMES",
+    "check_version",
+    "convert_layers",
+    "load_regressor",
+    "load_states",
+    "load_unets",
+    "segmentation_codes",
+]
 
 NETWORK_NAMES = {
     "unet": "segmentation U-Net",
@@ -60,25 +68,33 @@ def load_states(path: str | Path) -> States:
     return states
 
 
-def load_networks(path: str | Path, prefixes: Sequence[str]) -> dict[str, UNet | QCRegressor]:
-    """Build the networks with these prefixes from one file, in evaluation mode on the CPU.
+def load_unets(path: str | Path, prefixes: Sequence[str] = ("unet",)) -> list[UNet]:
+    """Build the U-Nets with these prefixes from one file, in evaluation mode on the CPU.
 
     Raises WeightsError, saying what the file holds instead, when one of them is missing or does not fit.
     """
-    path = Path(path)
+    return [network for network in _load(Path(path), prefixes) if isinstance(network, UNet)]
+
+
+def load_regressor(path: str | Path) -> QCRegressor:
+    """Build the quality-control regressor from a file; raises like :func:`load_unets`."""
+    (network,) = _load(Path(path), ("qc",))
+    if not isinstance(network, QCRegressor):
+        raise WeightsError(f"{Path(path).name} does not hold the {NETWORK_NAMES['qc']}", "use another file")
+    return network
+
+
+def _load(path: Path, prefixes: Sequence[str]) -> list[UNet | QCRegressor]:
     states = load_states(path)
     missing = [prefix for prefix in prefixes if prefix not in states]
     if missing:
         wanted = " and ".join(f"the {NETWORK_NAMES.get(prefix, prefix)}" for prefix in missing)
         message = f"{path.name} does not hold {wanted}, but {_contents(states)}"
         raise WeightsError(message, "give the weights file that belongs to this option")
-    networks = {}
-    for prefix in prefixes:
-        try:
-            networks[prefix] = build_network(states[prefix])
-        except WeightsError as error:
-            raise WeightsError(f"{path.name}: {error.message}", "fetch the file again or use another one") from error
-    return networks
+    try:
+        return [build_network(states[prefix]) for prefix in prefixes]
+    except WeightsError as error:
+        raise WeightsError(f"{path.name}: {error.message}", "fetch the file again or use another one") from error
 
 
 def segmentation_codes(network: UNet, file_name: str) -> tuple[int, ...]:
