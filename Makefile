@@ -20,7 +20,7 @@ DATA ?= $(if $(MRI_DEEP_TOOLS_SHARED),$(MRI_DEEP_TOOLS_SHARED),../shared)
 
 # PyTorch goes in first and by itself: asked for without a version on Linux, it brings gigabytes of CUDA libraries.
 # Where no NVIDIA driver is loaded, PyTorch's own index offers the CPU build, which is a tenth of that; if that index
-# cannot be reached, pip says so and goes on with the others.
+# cannot be reached, pip says so and goes on with the others. What PyTorch needs comes with the package afterwards.
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= $(if $(filter Linux,$(shell uname -s)),$(if $(wildcard /proc/driver/nvidia/version),,https://download.pytorch.org/whl/cpu))
 
@@ -102,7 +102,7 @@ define install
 	  echo "Making $(1) with $$("$$usable" --version)"; \
 	  "$$usable" -m venv --clear "$(1)" || exit 2; \
 	fi
-	"$(1)/bin/python" -m pip install $(if $(TORCH_INDEX),--retries 1 --extra-index-url $(TORCH_INDEX)) "$(TORCH)"
+	"$(1)/bin/python" -m pip install --no-deps $(if $(TORCH_INDEX),--timeout 15 --retries 1 --extra-index-url $(TORCH_INDEX)) "$(TORCH)"
 	"$(1)/bin/python" -m pip install --editable "./MRIDeepTools[$(2)]"
 	@touch "$@"
 endef
