@@ -38,7 +38,7 @@ class LiteTrainingConfig:
         default_factory=lambda: [32, 64, 128, 192], metadata={"help": "features of the network per level"}
     )
     decoder_blocks: int = field(default=1, metadata={"help": "convolutions per level on the way up"})
-    learning_rate: float = field(default=2e-3, metadata={"help": "largest learning rate (AdamW)"})
+    learning_rate: float = field(default=6e-4, metadata={"help": "largest learning rate (AdamW)"})
     weight_decay: float = field(default=1e-4, metadata={"help": "weight decay (AdamW)"})
     warmup: int = field(default=300, metadata={"help": "steps of linear warm-up"})
     cooldown: int = field(default=2000, metadata={"help": "steps of linear cool-down at the end"})
@@ -103,6 +103,11 @@ def make_module(config: LiteTrainingConfig, train: list[TrainingMap], held: list
             loss = cross_entropy_and_dice(logits.reshape(-1, logits.shape[-1]), target)
             self.log("loss", loss, batch_size=1)
             return loss
+
+        def on_train_start(self) -> None:
+            """Let the configured learning rate hold when a run is continued with another one."""
+            for schedule in self.trainer.lr_scheduler_configs:
+                schedule.scheduler.base_lrs = [config.learning_rate] * len(schedule.scheduler.base_lrs)
 
         def t1_share(self) -> float:
             """Return the share of T1-like scans now: all at first, for the anatomy, then ever fewer."""
