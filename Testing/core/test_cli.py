@@ -157,7 +157,7 @@ def child(body: str, *words: str, **environment: str) -> subprocess.Popen[str]:
         ("raise OSError(28, 'No space left on device', '/x/y.csv')", 1, "No space left on device: y.csv; free some"),
         ("raise PermissionError(13, 'Permission denied', '/x/y.csv')", 1, "Permission denied: y.csv; check the perm"),
         ("raise KeyboardInterrupt", 1, "Cancelled; nothing was written."),
-        ("import no_such_package", 1, "No module named 'no_such_package'"),
+        ("import no_such_package", 2, "the Python package no_such_package is missing; install"),
         ("raise ValueError('two\\nlines')", 1, "ValueError: two lines; run again"),
     ],
 )

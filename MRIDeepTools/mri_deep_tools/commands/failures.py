@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from ..errors import CancelledError, InputError, MRIDeepToolsError, OutOfMemoryError, OutputError
+from ..errors import CancelledError, DependencyError, InputError, MRIDeepToolsError, OutOfMemoryError, OutputError
 
 __all__ = ["as_told"]
 
@@ -22,6 +22,10 @@ def as_told(error: BaseException) -> MRIDeepToolsError:
         return CancelledError("Cancelled", "nothing was written")
     if isinstance(error, MemoryError):
         return OutOfMemoryError("the memory ran out", "close other programs, or choose fewer outputs or a smaller scan")
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return DependencyError(
+            f"the Python package {error.name} is missing", "install mri-deep-tools again, with what it requires"
+        )
     if isinstance(error, OSError) and error.strerror:
         name = f": {Path(os.fsdecode(error.filename)).name}" if isinstance(error.filename, (str, bytes)) else ""
         if error.errno in _NOT_THERE:
