@@ -51,7 +51,20 @@ def load_lite(folder: Path | str) -> LiteNetwork:
         raise WeightsError(f"the compact model in {folder.name} cannot be loaded", "install it again") from error
     if unknown or any(not name.endswith("num_batches_tracked") for name in missing):
         raise WeightsError(f"the weights in {folder.name} are not those of this network", "install the model again")
+    if description.get("statistics") == "own":
+        use_own_statistics(network)
     return network.eval().requires_grad_(False)
+
+
+def use_own_statistics(network: LiteNetwork) -> None:
+    """Let batch normalisation use each scan's own mean and variance, as in training with one scan at a time.
+
+    With contrasts that differ from scan to scan these fit better than the running averages over all of them.
+    """
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.track_running_stats = False
+            module.running_mean = module.running_var = None
 
 
 class LiteBackend:
@@ -97,14 +110,16 @@ class LiteBackend:
         if window is None:
             return result, affine
         patch = rescale(take(image, window))
-        inside = self._run(patch)
-        report(0.7)
-        if flip:
-            mirrored = self._run(np.ascontiguousarray(patch[::-1]))
-            inside = (inside + mirrored.flip(1)[self._swap.to(mirrored.device)]) / 2
+        inside = self._averaged(patch) if flip else self._run(patch)
         put(result, inside.cpu().numpy(), window)
         report(1.0)
         return result, affine
+
+    def _averaged(self, image: np.ndarray) -> torch.Tensor:
+        """Return the mean of the posteriors of a scan and of its mirror image, sides exchanged."""
+        posterior = self._run(image)
+        mirrored = self._run(np.ascontiguousarray(image[::-1]))
+        return (posterior + mirrored.flip(1)[self._swap.to(mirrored.device)]) / 2
 
     def _run(self, image: np.ndarray) -> torch.Tensor:
         """Return posteriors (C, X, Y, Z) float32 on the device."""

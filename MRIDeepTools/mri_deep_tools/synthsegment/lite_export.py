@@ -44,6 +44,7 @@ def export_run(config: Any, folder: Path) -> Path:
         "shape": asdict(shape),
         "codes": list(V2_CHANNELS),
         "grid_mm": config.generator.grid_mm,
+        "statistics": "own",
         "samples": int(state["seen"]),
     }
     path = folder / "model.safetensors"
