@@ -6,6 +6,7 @@
 #   TORCH=SPEC          what pip is asked for as PyTorch
 #   TORCH_INDEX=URL     a further package index for PyTorch; empty for none
 #   TESTS=PATH          which tests to run (default: all);  JOBS=N  how many at a time
+#   BENCHMARK=NAME      which script of Testing/benchmarks to run;  ARGS="..."  its options
 #   DATA=DIR            the golden data of the tests (default ../shared); tests that need it skip without it
 
 SHELL := /bin/sh
@@ -15,6 +16,7 @@ SHELL := /bin/sh
 VENV ?= .venv
 DEMO_OUTPUT ?= demo-output
 TESTS ?= Testing
+BENCHMARK ?= synthseg_cost
 JOBS ?= 2
 DATA ?= $(if $(MRI_DEEP_TOOLS_SHARED),$(MRI_DEEP_TOOLS_SHARED),../shared)
 
@@ -65,7 +67,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 benchmark: $(VENV)/.installed-dev
-	$(BIN)/python Testing/benchmarks/run.py
+	$(BIN)/python Testing/benchmarks/$(BENCHMARK).py $(ARGS)
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist ./MRIDeepTools

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from .commands.failures import as_told
 from .commands.options import version_text
@@ -60,6 +60,9 @@ class _Relay:
 class _Parser(argparse.ArgumentParser):
     """argparse whose complaints are RequestErrors, so that they end like every other wrong request."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, "epilog": DISCLAIMER, **options})
+
     def error(self, message: str) -> NoReturn:
         raise RequestError(message, f"see `{self.prog} --help`")
 
@@ -98,9 +101,7 @@ def _dispatch(arguments: list[str], progress: Progress, relay: _Relay) -> None:
         raise RequestError(what, f"begin with one of {', '.join(COMMANDS)}, or see `{PROGRAM} --help`")
     else:
         command = cast(_Command, importlib.import_module(f".commands.{name}", __package__))
-        parser = _Parser(
-            prog=f"{PROGRAM} {name}", description=_sentence(COMMANDS[name]), epilog=DISCLAIMER, allow_abbrev=False
-        )
+        parser = _Parser(prog=f"{PROGRAM} {name}", description=_sentence(COMMANDS[name]))
         command.add_arguments(parser)
         args = parser.parse_args(getattr(command, "prepare", list)(arguments[1:]))
         if args.progress == "bar":

@@ -90,6 +90,7 @@ def test_every_help_ends_with_the_disclaimer(name, capsys):
         (("segment", "a.nii.gz", "b.nii.gz", "--precision", "fp8"), "fp8"),
         (("segment", "a.nii.gz", "b.nii.gz", "--prog", "json"), "unrecognized arguments: --prog"),
         (("models",), "ACTION"),
+        (("models", "list", "--js"), "unrecognized arguments: --js"),
         (("models", "fetch"), "fetch"),
     ],
 )

@@ -6,11 +6,15 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MRIDeepToolsError
 from ..progress import Progress
 from .options import add_common_options
+
+if TYPE_CHECKING:
+    from ..models import Model
 
 __all__ = ["add_arguments", "run"]
 
@@ -85,13 +89,20 @@ def _download(args: argparse.Namespace, progress: Progress) -> None:
 def _import(args: argparse.Namespace, progress: Progress) -> None:
     from ..models import import_models
 
-    results = import_models(args.folder, args.model, link=args.link, progress=progress)
+    results = import_models(args.folder, args.model, link=args.link, check=_require_networks, progress=progress)
     for item in results:
         _say(f"{item.model}: {item.file} {item.status}{f', {item.detail}' if item.detail else ''}")
     progress.result(files=[{"model": item.model, "file": item.file, "status": item.status} for item in results])
     refused = [item.file for item in results if item.status == "refused"]
     if refused:
         raise MRIDeepToolsError(f"refused: {', '.join(refused)}", "the lines above say why")
+
+
+def _require_networks(model: Model, path: Path) -> None:
+    """Raise WeightsError where a file of which nobody published a checksum holds no network that we know."""
+    from ..synthsegment.weights import load_states
+
+    load_states(path)
 
 
 def _verify(args: argparse.Namespace, progress: Progress) -> None:
