@@ -29,7 +29,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--overwrite", action="store_true", help="delete outputs that exist before the work starts (default: refuse)"
     )
-    group.add_argument("--quiet", action="store_true", help="show errors only")
+    group.add_argument("--quiet", action="store_true", help="show errors and warnings only")
     group.add_argument(
         "--compatible", action="store_true", help="reproduce the original program to the last rule, faults included"
     )
