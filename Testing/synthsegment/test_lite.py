@@ -1,4 +1,4 @@
-"""The compact network and its backend: folding, windows, geometry, export, and the bundled model where it is shipped."""
+"""The compact network and its backend: folding, windows, geometry, export, and the bundled model where it ships."""
 
 from __future__ import annotations
 

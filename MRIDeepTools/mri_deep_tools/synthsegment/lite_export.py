@@ -23,7 +23,7 @@ def export_run(config: Any, folder: Path) -> Path:
 
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from ..volume import atomic_path
 
@@ -49,7 +49,7 @@ def export_run(config: Any, folder: Path) -> Path:
     }
     path = folder / "model.safetensors"
     with atomic_path(path) as temporary:
-        save_file(kept, temporary, metadata={"format": "mri-deep-tools lite 1"})
+        temporary.write_bytes(save(kept, metadata={"format": "mri-deep-tools lite 1"}))
     with atomic_path(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     return path

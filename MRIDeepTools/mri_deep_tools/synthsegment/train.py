@@ -248,7 +248,7 @@ def mean_dice(found: torch.Tensor, truth: torch.Tensor, channels: int) -> float:
 
 def save_weights(network: torch.nn.Module, config: TrainingConfig, path: Path) -> None:
     """Write a network's weights as safetensors, under the prefix by which ``segment`` finds them."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from ..volume import atomic_path
 
@@ -259,7 +259,7 @@ def save_weights(network: torch.nn.Module, config: TrainingConfig, path: Path) -
     state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"task": config.task, "target": config.target})
+        temporary.write_bytes(save(state, metadata={"task": config.task, "target": config.target}))
 
 
 def _load_initial(network: torch.nn.Module, config: TrainingConfig) -> None:
