@@ -1,8 +1,8 @@
-"""The compact network of ``synthseg-lite``: a residual U-Net on 4 mm cells with a 2 mm output.
+"""The compact network of ``synthseg-lite``: a U-Net on 4 mm cells with a 2 mm output.
 
 The scan on a 2 mm grid is folded 2x2x2 into channels, so that all convolutions run on 4 mm cells; a 1x1x1 head gives
-the eight 2 mm voxels of each cell back. Skips are added, not concatenated. A CPU can train it in hours and run it in
-seconds.
+the eight 2 mm voxels of each cell back. What comes up from below is narrowed before it meets the skip, to save work. A
+CPU can train it in hours and run it in seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class LiteConfig:
 
     channels: int = 33
     widths: tuple[int, ...] = (32, 64, 128, 192)
-    decoder_blocks: int = 1
+    decoder_blocks: int = 2
 
 
 def fold(volume: torch.Tensor) -> torch.Tensor:
@@ -70,7 +70,8 @@ class LiteNetwork(nn.Module):
         self.decoder = nn.ModuleList()
         for width in widths[-2::-1]:
             self.project.append(nn.Conv3d(inputs, width, 1))
-            self.decoder.append(nn.Sequential(*(_Convolution(width, width) for _ in range(config.decoder_blocks))))
+            inputs_of = [2 * width, *[width] * (config.decoder_blocks - 1)]
+            self.decoder.append(nn.Sequential(*(_Convolution(n, width) for n in inputs_of)))
             inputs = width
         self.head = nn.Conv3d(inputs, config.channels * FOLD**3, 1)
 
@@ -89,7 +90,8 @@ class LiteNetwork(nn.Module):
                 skips.append(x)
                 x = nnf.max_pool3d(x, 2)
         for project, block in zip(self.project, self.decoder, strict=True):
-            x = block(skips.pop() + nnf.interpolate(project(x), scale_factor=2.0, mode="nearest"))
+            x = nnf.interpolate(project(x), scale_factor=2.0, mode="nearest")
+            x = block(torch.cat([skips.pop(), x], 1))
         return x
 
     def forward(self, scan: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ class LiteTrainingConfig:
     widths: list[int] = field(
         default_factory=lambda: [32, 64, 128, 192], metadata={"help": "features of the network per level"}
     )
-    decoder_blocks: int = field(default=1, metadata={"help": "convolutions per level on the way up"})
+    decoder_blocks: int = field(default=2, metadata={"help": "convolutions per level on the way up"})
     learning_rate: float = field(default=6e-4, metadata={"help": "largest learning rate (AdamW)"})
     weight_decay: float = field(default=1e-4, metadata={"help": "weight decay (AdamW)"})
     warmup: int = field(default=300, metadata={"help": "steps of linear warm-up"})
@@ -46,8 +47,20 @@ class LiteTrainingConfig:
         default=3000, metadata={"help": "steps over which T1-like scans give way to the configured mixture"}
     )
     average: float = field(default=0.998, metadata={"help": "decay of the running average of the weights"})
+    initial_weights: str = field(
+        default="", metadata={"help": "model folder from which all tensors that fit are taken"}
+    )
     generator: CoarseConfig = field(default_factory=CoarseConfig, metadata={"help": "what the scans look like"})
     run: RunOptions = field(default_factory=RunOptions, metadata={"help": "where and how the training runs"})
+
+
+def take_fitting(network: LiteNetwork, path: Path) -> None:
+    """Copy every tensor of a weights file that has the name and shape of one of the network's."""
+    from safetensors.torch import load_file
+
+    own = network.state_dict()
+    found = {k: v.float() for k, v in load_file(path).items() if k in own and own[k].shape == v.shape}
+    network.load_state_dict({**own, **found})
 
 
 def choose_cells(labels: torch.Tensor, rare: torch.Tensor, draws: Draws) -> torch.Tensor:
@@ -74,6 +87,8 @@ def make_module(config: LiteTrainingConfig, train: list[TrainingMap], held: list
             torch.manual_seed(config.run.seed)
             self.network = LiteNetwork(shape)
             self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            if config.initial_weights:
+                take_fitting(self.network, Path(config.initial_weights) / "model.safetensors")
             self.averaged = copy.deepcopy(self.network).requires_grad_(False)
             self.register_buffer("seen", torch.zeros((), dtype=torch.long))
             self.register_buffer("rare", _rare_channels(train), persistent=False)
