@@ -28,6 +28,7 @@ class MRIDeepToolsError(Exception):
     ----------
     message : what is wrong, with the file name where there is one; a clause without the final full stop.
     hint : what the person can do about it; a clause without the final full stop.
+
     """
 
     code = "failed"

@@ -39,6 +39,10 @@ __all__ = [
 
 Result = TypeVar("Result")
 
+# Waiting threads of the convolution library must sleep, not spin: on a busy machine spinning costs more processor
+# time than the work itself. It is read when torch is first imported, so it is set here and not where it is used.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 _MANY_CORES = 4  # from here on hyper-threads cost more than they give in convolutions
 _NO_LIMIT = 1 << 60  # cgroup version 1 writes "no limit" as a number near 2**63
 
@@ -89,7 +93,7 @@ def pick_precision(request: str, device: torch.device) -> torch.dtype:
 
 
 def available_threads(root: Path = Path("/")) -> int:
-    """Return how many threads this process should use: affinity and cgroup quota, at least 1.
+    """Return how many threads this process should use: affinity, cgroup quota and ``OMP_NUM_THREADS``, at least 1.
 
     ``root`` is where ``proc`` and ``sys`` are found. With more than four physical cores hyper-threads do not count.
     """
@@ -101,7 +105,12 @@ def available_threads(root: Path = Path("/")) -> int:
     if physical >= _MANY_CORES:
         count = min(count, physical)
     quota = _cgroup_cpus(root)
-    return max(1, min(count, math.ceil(quota)) if quota else count)
+    if quota:
+        count = min(count, math.ceil(quota))
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if wanted.isascii() and wanted.isdigit() and int(wanted) > 0:
+        count = min(count, int(wanted))
+    return max(1, count)
 
 
 def set_threads(threads: int | None = None) -> int:

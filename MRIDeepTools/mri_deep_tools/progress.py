@@ -55,6 +55,7 @@ class Progress:
     ----------
     callback : receives every :class:`Event`; an exception it raises ends the work (this is how a caller cancels).
     stages : (name, weight) pairs in the order in which they will run; weights are relative expected durations.
+
     """
 
     def __init__(

@@ -8,7 +8,9 @@ steps as one that was not.
 
 from __future__ import annotations
 
+import logging
 import signal
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +76,13 @@ def learning_rate_factor(step: int, steps: int, warmup: int, cooldown: int) -> f
     return 1.0 if left >= cooldown or cooldown == 0 else max(left, 0) / cooldown
 
 
+def quieten_lightning() -> None:
+    """Keep Lightning's advice and advertisements off the terminal; errors still come as exceptions."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning(\..*)?")
+
+
 def _callbacks(options: RunOptions, folder: Path, progress: Progress) -> list[Any]:
     lightning = require_lightning()
     from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -113,6 +122,8 @@ def fit(module: Any, data: Any, options: RunOptions, config: Any, progress: Prog
     """
     lightning = require_lightning()
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    quieten_lightning()
 
     from .inference import set_threads
 

@@ -50,6 +50,8 @@ def command(*words, **changes):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
+        errors="replace",
         env=environment,
         **changes,
     )
