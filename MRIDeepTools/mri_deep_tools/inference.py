@@ -311,7 +311,7 @@ def plan_tiles(
     halo = math.ceil(halo / multiple) * multiple
     core = list(shape)
     while True:
-        padded = [min(size + 2 * halo, n) if size < n else n for size, n in zip(core, shape, strict=True)]
+        padded = [min(size + min(-(-n // size) - 1, 2) * halo, n) for size, n in zip(core, shape, strict=True)]
         needed = math.prod(padded) * bytes_per_voxel
         if needed <= available:
             break

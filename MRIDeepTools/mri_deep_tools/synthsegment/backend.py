@@ -9,19 +9,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..inference import Tile, plan_tiles
 from .engine import UNetEngine
 from .labels import left_right_permutation
+from .memory import engine_bytes, tile_memory
 from .network import UNet
 from .postprocess import smooth_
 from .preprocess import MIN_SIZE, MULTIPLE
 
-__all__ = ["Backend", "PublishedBackend", "ShareCallback", "collect_channels", "collect_posteriors"]
+__all__ = [
+    "Backend",
+    "PublishedBackend",
+    "ShareCallback",
+    "TiledBackend",
+    "collect_channels",
+    "collect_posteriors",
+]
 
 ShareCallback = Callable[[float], None]
 
@@ -75,10 +85,33 @@ class Backend(Protocol):
         ...
 
 
-class PublishedBackend:
+class TiledBackend:
+    """What the backends made of U-Nets share: the published grid, and tiles where memory is short.
+
+    ``tile_bytes`` is the memory that one pass may take beside its result, None = as much as it needs. Tiles overlap by
+    32 voxels, yet labels near their seams may differ from those of a pass over the whole volume.
+    """
+
+    spacing, multiple, min_size = 1.0, MULTIPLE, MIN_SIZE
+    tile_bytes: int | None = None
+
+    def __init__(self, codes: Sequence[int], width: int, device: torch.device | str, dtype: torch.dtype) -> None:
+        self.codes, self.width = tuple(codes), width
+        self._device, self._dtype = torch.device(device), dtype
+
+    def tiles(self, shape: Sequence[int], width: int, channels: int) -> list[Tile]:
+        """Return the pieces in which a network of this width runs; one piece when memory suffices."""
+        if self.tile_bytes is None:
+            return plan_tiles(shape, 0, 1, multiple=MULTIPLE, halo=0)
+        fixed = tile_memory((0, 0, 0), width, channels)
+        per_voxel = tile_memory((1, 1, 1), width, channels) - fixed
+        return plan_tiles(shape, per_voxel, self.tile_bytes - fixed, multiple=MULTIPLE, halo=MULTIPLE)
+
+
+class PublishedBackend(TiledBackend):
     """SynthSeg 1.0 or 2.0: one U-Net, flip averaging, Gaussian smoothing of posteriors, on the 1 mm grid."""
 
-    spacing, multiple, min_size, clean = 1.0, MULTIPLE, MIN_SIZE, True
+    clean = True
 
     def __init__(
         self,
@@ -87,8 +120,8 @@ class PublishedBackend:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.codes = tuple(codes)
-        self._network, self._device, self._dtype = network, torch.device(device), dtype
+        super().__init__(codes, network.spec.width, device, dtype)
+        self._network = network
         self._engines: dict[bool, UNetEngine] = {}
 
     def to(self, device: torch.device) -> None:
@@ -105,27 +138,26 @@ class PublishedBackend:
         """
         report = progress or (lambda done: None)
         out = np.empty((len(self.codes), *image.shape), dtype=np.float32)
-        tensor, flat = torch.from_numpy(image)[None], torch.from_numpy(out).flatten(1)
+        tiles = self.tiles(image.shape, self._network.spec.width, len(self.codes))
         passes = 1 + flip
         for number in range(passes):
-            begin = number / passes
             collect_posteriors(
                 self._engine(mirrored=number == 1),
-                tensor,
-                flat,
+                torch.from_numpy(image)[None],
+                torch.from_numpy(out),
+                tiles,
                 add=number == 1,
-                progress=lambda done, begin=begin: report(0.95 * (begin + done / passes)),  # type: ignore[misc]
+                progress=_part(report, number / passes, 1 / passes),
             )
         if smooth:
             smooth_(out, factor=1 / passes)
         elif flip:
             out *= 0.5
-        report(1.0)
         return out, affine
 
     def memory_bytes(self, shape: Sequence[int]) -> int:
         """Return the estimated peak of one run, result included."""
-        return math.prod(shape) * 4 * len(self.codes) + engine_bytes(self._network, shape)
+        return math.prod(shape) * 4 * len(self.codes) + engine_bytes(shape, self.width)
 
     def _engine(self, *, mirrored: bool) -> UNetEngine:
         if mirrored not in self._engines:
@@ -134,37 +166,57 @@ class PublishedBackend:
         return self._engines[mirrored]
 
 
-def engine_bytes(network: UNet, shape: Sequence[int]) -> int:
-    """Return what an engine takes beside its result: the full-resolution skip, the next level's tensors, slabs."""
-    voxels, spec = math.prod(shape), network.spec
-    skip = voxels * spec.width * 4
-    lower = 4 * skip // 4  # about four tensors of twice the features on an eighth of the voxels
-    slabs = 6 * (64 << 20)
-    weights = 4 * 4 * sum(parameter.numel() for parameter in network.parameters())
-    return skip + lower + slabs + weights
+def _part(report: ShareCallback, begin: float, width: float) -> ShareCallback:
+    """Return a callback for a part of the work that fills ``width`` from ``begin`` on."""
+    return lambda done: report(begin + width * done)
 
 
 def collect_posteriors(
-    engine: UNetEngine, image: Tensor, out: Tensor, *, add: bool = False, progress: ShareCallback | None = None
+    engine: UNetEngine,
+    image: Tensor,
+    out: Tensor,
+    tiles: Sequence[Tile],
+    *,
+    add: bool = False,
+    progress: ShareCallback | None = None,
 ) -> None:
-    """Write (or add) the softmax of the network's output for an image (C_in, X, Y, Z) into ``out`` (C, X*Y*Z)."""
+    """Write (or add) the softmax of the network's output for an image (C_in, X, Y, Z) into ``out`` (C, X, Y, Z)."""
 
-    def sink(start: int, stop: int, logits: Tensor) -> None:
-        values = torch.softmax(logits, dim=0)
-        if add:
-            out[:, start:stop] += values.to(out.device)
+    def write(target: Tensor, start: int, stop: int, logits: Tensor, *, adding: bool) -> None:
+        values = torch.softmax(logits, dim=0).to(target.device)
+        if adding:
+            target[:, start:stop] += values
         else:
-            out[:, start:stop] = values
+            target[:, start:stop] = values
 
-    engine.run(image, sink, progress)
+    if len(tiles) == 1:
+        engine.run(image, partial(write, out.flatten(1), adding=add), progress)
+        return
+    for number, tile in enumerate(tiles):
+        piece = image[(slice(None), *tile.source)]
+        result = torch.empty((out.shape[0], *piece.shape[1:]))
+        share = _part(progress, number / len(tiles), 1 / len(tiles)) if progress else None
+        engine.run(piece, partial(write, result.flatten(1), adding=False), share)
+        target, inner = out[(slice(None), *tile.target)], result[(slice(None), *tile.inner)]
+        target.copy_(target + inner if add else inner)
 
 
-def collect_channels(engine: UNetEngine, image: Tensor, *, progress: ShareCallback | None = None) -> Tensor:
-    """Return the arg-max channel of each voxel, (X, Y, Z) uint8 on the CPU; of equal ones the lowest."""
-    out = torch.empty(image[0].numel(), dtype=torch.uint8)
+def _write_best(target: Tensor, start: int, stop: int, logits: Tensor) -> None:
+    target[start:stop] = logits.argmax(dim=0).to("cpu", torch.uint8)
 
-    def sink(start: int, stop: int, logits: Tensor) -> None:
-        out[start:stop] = logits.argmax(dim=0).to(torch.uint8)
 
-    engine.run(image, sink, progress)
-    return out.view(image.shape[1:])
+def collect_channels(
+    engine: UNetEngine, image: Tensor, tiles: Sequence[Tile], *, progress: ShareCallback | None = None
+) -> Tensor:
+    """Return the arg-max channel of each voxel of an image (C_in, X, Y, Z), (X, Y, Z) uint8 on the CPU."""
+    out = torch.empty(image.shape[1:], dtype=torch.uint8)
+    for number, tile in enumerate(tiles):
+        piece = image[(slice(None), *tile.source)]
+        result = torch.empty(piece.shape[1:], dtype=torch.uint8)
+        engine.run(
+            piece,
+            partial(_write_best, result.flatten()),
+            _part(progress, number / len(tiles), 1 / len(tiles)) if progress else None,
+        )
+        out[tile.target] = result[tile.inner]
+    return out

@@ -7,8 +7,8 @@ What is saved, and why it is exact to float32 rounding:
 * A convolution of a concatenation is the sum of two convolutions, so skip and up-sampled tensors are never joined.
 * Batch normalisation acts per channel with fixed numbers, so it is applied after pooling (8 times fewer voxels) where
   its scale is positive, and is part of the head's weights at the last level.
-* The two full-resolution levels run in slabs of planes along the first axis; the second convolution keeps the last
-  planes of its input, so nothing is computed twice.
+* The two full-resolution levels run in slabs of planes along the first axis; each convolution keeps the last planes
+  of its input, so nothing is computed twice, and activations are written where the next convolution reads them.
 * The left-right mirrored pass of flip averaging runs on the same image with mirrored kernels and exchanged output
   channels, so its result needs no flip.
 
@@ -18,8 +18,8 @@ Tensors are (1, C, X, Y, Z) in channels-last memory order on the CPU.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -30,8 +30,10 @@ from .network import Level, UNet
 
 __all__ = ["UNetEngine", "phase_kernels"]
 
-_SLAB_BYTES = 64 << 20  # of one full-resolution tensor; larger slabs gain nothing
+_SLAB_BYTES = 24 << 20  # of one full-resolution tensor: small enough for the allocator to use it again and again
+_GPU_SLAB_BYTES = 512 << 20
 _HEAD_VOXELS = 4096  # logits of one piece stay in the processor's cache
+_ALL = slice(None)
 
 Sink = Callable[[int, int, Tensor], None]
 Triple = tuple[int, int, int]
@@ -69,7 +71,7 @@ class UNetEngine:
     device, dtype : where and with which arithmetic it runs; the head always works in float32.
     mirror : channel permutation of the left-right exchange. With it the engine computes, for an image, what the
         network gives for the mirrored image, mirrored back and with left and right channels exchanged.
-    slab_bytes : size of one full-resolution feature slab.
+    slab_bytes : size of one full-resolution feature slab; None chooses by device.
 
     """
 
@@ -80,10 +82,11 @@ class UNetEngine:
         dtype: torch.dtype = torch.float32,
         *,
         mirror: Sequence[int] | None = None,
-        slab_bytes: int = _SLAB_BYTES,
+        slab_bytes: int | None = None,
     ) -> None:
         self.spec, self.device, self.dtype = network.spec, torch.device(device), dtype
-        self._mirror, self._slab_bytes = mirror is not None, slab_bytes
+        self._half, self._mirror = network.spec.kernel // 2, mirror is not None
+        self._slab_bytes = slab_bytes or (_SLAB_BYTES if self.device.type == "cpu" else _GPU_SLAB_BYTES)
         with torch.inference_mode():
             encoder, decoder = network.levels()
             self._encoder = [self._level(level) for level in encoder]
@@ -105,19 +108,18 @@ class UNetEngine:
         if up:
             own = kernels[0].shape[0] if joined else 0
             skip = self._weight(kernels[0][:, :own]) if joined else None
-            phases = [(p, o, self._weight(k)) for p, o, k in phase_kernels(kernels[0][:, own:].double())]
+            phases = [_PhaseGroup(x, self._weight, kernels[0][:, own:].double()) for x in (0, 1)]
             kernels[0] = kernels[0][:0]  # its parts take its place
-        return _LevelWeights([self._weight(k) for k in kernels], biases, skip, phases, *level.scale_and_shift())
+        scale, shift = (v.to(self.device, self.dtype).view(1, -1, 1, 1, 1) for v in level.scale_and_shift())
+        return _LevelWeights([self._weight(k) for k in kernels], biases, skip, phases, scale, shift)
 
     def _folded_head(self, network: UNet, mirror: Sequence[int] | None) -> tuple[Tensor, Tensor]:
         """Return the head as a (C, features) matrix and (C, 1) bias with the last batch normalisation inside."""
-        weight, bias = (
-            network.head.weight.detach().flatten(1).double(),
-            cast(Tensor, network.head.bias).detach().double(),
-        )
-        last = (self._decoder or self._encoder)[-1]
-        bias = bias + weight @ last.shift
-        weight = weight * last.scale
+        weight = network.head.weight.detach().flatten(1).double()
+        bias = cast(Tensor, network.head.bias).detach().double()
+        encoder, decoder = network.levels()
+        scale, shift = (decoder or encoder)[-1].scale_and_shift()
+        weight, bias = weight * scale, bias + weight @ shift
         if mirror is not None:
             order = torch.as_tensor(list(mirror))
             weight, bias = weight[order], bias[order]
@@ -133,103 +135,117 @@ class UNetEngine:
         flattened, in order; ``start`` and ``stop`` count flattened voxels. ``progress`` gets the share that is done.
         """
         report = progress or (lambda done: None)
-        x = image.to(self.device, self.dtype)[None].contiguous(memory_format=torch.channels_last_3d)
-        skips: list[Tensor] = []
-        for index, weights in enumerate(self._encoder):
-            top = index == 0
-            x = self._encode_top(x, lambda f: report(0.2 * f)) if top else self._convs(x, weights)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # labels must not depend on the device
+            self._run(image, sink, report)
+
+    def _run(self, image: Tensor, sink: Sink, report: Callable[[float], None]) -> None:
+        top = self._encode_top(image, lambda done: report(0.2 * done))
+        x = self._pool(top[:, :, self._half : top.shape[2] - self._half], self._encoder[0])
+        skips: list[Tensor | None] = []
+        for index, weights in enumerate(self._encoder[1:], start=1):
+            x = self._convs(x, weights)
             if index < self.spec.levels - 1:
                 skips.append(x)
                 x = self._pool(x, weights)
         x = _normalise(x, self._encoder[-1])
         report(0.3)
-        count = len(self._decoder)
         for j, weights in enumerate(self._decoder[:-1]):
-            skip = skips.pop()
-            x = self._convs(self._join(skip, x, weights), weights, first=1)
-            x = _normalise(x, weights)
-            report(0.3 + 0.15 * (j + 1) / count)
-        del image
-        self._decode_top(skips.pop(), x, sink, lambda f: report(0.45 + 0.55 * f))
+            x = F.elu_(self._join(skips.pop(), x, weights))
+            x = _normalise(self._convs(x, weights, first=1), weights)
+            report(0.3 + 0.15 * (j + 1) / len(self._decoder))
+        self._decode_top(top, x, sink, lambda done: report(0.45 + 0.55 * done))
 
     def _convs(self, x: Tensor, weights: _LevelWeights, first: int = 0) -> Tensor:
-        """Apply a level's convolutions from number ``first`` on; an input that came from one is activated first."""
-        half = self.spec.kernel // 2
-        if first:
-            x = F.elu_(x)
+        """Apply a level's convolutions and activations from number ``first`` on."""
         for kernel, bias in zip(weights.kernels[first:], weights.biases[first:], strict=True):
-            x = F.elu_(F.conv3d(x, kernel, bias, padding=half))
+            x = F.elu_(F.conv3d(x, kernel, bias, padding=self._half))
         return x
 
     def _pool(self, x: Tensor, weights: _LevelWeights) -> Tensor:
-        if bool((weights.scale > 0).all()):
-            return _normalise(F.max_pool3d(x, 2), weights)
-        pieces = [F.max_pool3d(_normalise(x[:, :, a:b].clone(), weights), 2) for a, b in self._slabs(x.shape)]
-        return torch.cat(pieces, dim=2)
+        """Normalise and pool; pooling comes first where the scale is positive, since it then changes nothing."""
+        first = bool((weights.scale > 0).all())
+        pooled = self._empty(x.shape[1], [n // 2 for n in x.shape[2:]])
+        step = max(2, _SLAB_BYTES // (x[:, :, :1].numel() * 4) // 2 * 2)
+        for a in range(0, x.shape[2], step):
+            piece = x[:, :, a : a + step]
+            piece = piece if first else _normalise(piece.clone(), weights)
+            piece = torch.maximum(piece[:, :, ::2], piece[:, :, 1::2])
+            piece = torch.maximum(piece[:, :, :, ::2], piece[:, :, :, 1::2])
+            target = pooled[:, :, a // 2 : a // 2 + piece.shape[2]]
+            torch.maximum(piece[..., ::2], piece[..., 1::2], out=target)
+        return _normalise(pooled, weights) if first else pooled
 
-    def _join(self, skip: Tensor, low: Tensor, weights: _LevelWeights) -> Tensor:
+    def _join(self, skip: Tensor | None, low: Tensor, weights: _LevelWeights) -> Tensor:
         """Return the first decoder convolution, before its activation, over a whole level."""
-        half = self.spec.kernel // 2
-        bias = weights.biases[0]
-        if weights.skip is not None:
-            out = F.conv3d(skip, weights.skip, bias, padding=half)
+        if weights.skip is not None and skip is not None:
+            out = F.conv3d(skip, weights.skip, weights.biases[0], padding=self._half)
         else:
-            out = (
-                bias.view(1, -1, 1, 1, 1)
-                .expand(1, -1, *skip.shape[2:])
-                .contiguous(memory_format=torch.channels_last_3d)
-            )
-        _add_phases(out, _pad_low(low, half), half, weights)
+            out = self._biased(weights, [2 * n for n in low.shape[2:]])
+        for group in weights.phases:
+            group.add(out, low, pad_x=True)
         return out
 
+    def _empty(self, channels: int, shape: Sequence[int]) -> Tensor:
+        size = (1, channels, *shape)
+        return torch.empty(size, device=self.device, dtype=self.dtype, memory_format=torch.channels_last_3d)
+
+    def _biased(self, weights: _LevelWeights, shape: Sequence[int]) -> Tensor:
+        out = self._empty(len(weights.biases[0]), shape)
+        return out.copy_(weights.biases[0].view(1, -1, 1, 1, 1).expand_as(out))
+
     def _slabs(self, shape: Sequence[int]) -> list[tuple[int, int]]:
-        """Split the first spatial axis into slabs of an even number of planes, enough for a chain to give some."""
-        planes, rest = shape[2], math.prod(shape[3:]) * self.spec.width * 4
-        least = self.spec.convs * (self.spec.kernel // 2) + 2
-        step = (max(least, min(planes, self._slab_bytes // rest)) + 1) // 2 * 2
-        return [(a, min(a + step, planes)) for a in range(0, planes, step)]
+        """Split the first of three axes into slabs of an even number of planes, enough for a chain to give some."""
+        rest = shape[1] * shape[2] * self.spec.width * 4
+        least = self.spec.convs * self._half + 2
+        step = (max(least, min(shape[0], self._slab_bytes // rest)) + 1) // 2 * 2
+        return [(a, min(a + step, shape[0])) for a in range(0, shape[0], step)]
 
     def _encode_top(self, image: Tensor, report: Callable[[float], None]) -> Tensor:
-        """Run the first level in slabs and return its skip tensor."""
-        weights, half = self._encoder[0], self.spec.kernel // 2
-        shape = (1, self.spec.width, *image.shape[2:])
-        skip = torch.empty(shape, device=self.device, dtype=self.dtype, memory_format=torch.channels_last_3d)
-        chain = _Chain(weights, half)
-        written = 0
-        for a, b in self._slabs(image.shape):
-            out = chain(image[:, :, a:b], last=b == image.shape[2])
-            skip[:, :, written : written + out.shape[2]] = out
+        """Run the first level in slabs; returns its skip tensor with planes of zeros before and after."""
+        half, (planes, y, z) = self._half, image.shape[1:]
+        slabs = self._slabs((planes, y, z))
+        skip = self._empty(self.spec.width, (planes + 2 * half, y, z))
+        skip[:, :, :half], skip[:, :, planes + half :] = 0, 0
+        chain = _Chain(self._encoder[0], 0, half, self._empty, (slabs[0][1], y, z))
+        written = half
+        for a, b in slabs:
+            chain.room(b - a).copy_(image[None, :, a:b])
+            out = chain.run(last=b == planes)
+            _elu_into(skip[:, :, written : written + out.shape[2]], out)
             written += out.shape[2]
-            report(b / image.shape[2])
+            report(b / planes)
         return skip
 
     def _decode_top(self, skip: Tensor, low: Tensor, sink: Sink, report: Callable[[float], None]) -> None:
-        """Run the last decoder level and the head in slabs."""
-        weights, half = self._decoder[-1], self.spec.kernel // 2
-        planes, plane = skip.shape[2], skip.shape[3] * skip.shape[4]
-        low = _pad_low(low, half)
-        chain = _Chain(weights, half, first=1)
-        written = 0
-        for a, b in self._slabs(skip.shape):
-            out = chain(F.elu_(self._join_slab(skip, low, a, b)), last=b == planes)
+        """Run the last decoder level and the head in slabs; ``skip`` has planes of zeros before and after."""
+        weights, half = self._decoder[-1], self._half
+        planes, y, z = (2 * n for n in low.shape[2:])
+        slabs = self._slabs((planes, y, z))
+        chain = _Chain(weights, 1, half, self._empty, (slabs[0][1], y, z))
+        margin, written = _margin(half), 0
+        for a, b in slabs:
+            if weights.skip is not None:
+                out = F.conv3d(skip[:, :, a : b + 2 * half], weights.skip, weights.biases[0], padding=(0, half, half))
+            else:
+                out = self._biased(weights, (b - a, y, z))
+            x0, x1 = a // 2 - margin, b // 2 + margin
+            piece = low[:, :, max(x0, 0) : x1]
+            if x0 < 0 or x1 > low.shape[2]:
+                piece = F.pad(piece, (0, 0, 0, 0, max(-x0, 0), max(x1 - low.shape[2], 0)))
+            for group in weights.phases:
+                group.add(out, piece, pad_x=False)
+            out = self._finish(chain, out, last=b == planes)
             rows = out.permute(0, 2, 3, 4, 1).reshape(-1, self.spec.width)
-            self._apply_head(rows, written * plane, sink)
+            self._apply_head(rows, written * y * z, sink)
             written += out.shape[2]
             report(b / planes)
 
-    def _join_slab(self, skip: Tensor, low: Tensor, a: int, b: int) -> Tensor:
-        """Return planes a to b of the last level's first convolution, before its activation."""
-        weights, half = self._decoder[-1], self.spec.kernel // 2
-        if weights.skip is not None:
-            x0, x1 = max(a - half, 0), min(b + half, skip.shape[2])
-            piece = F.pad(skip[:, :, x0:x1], (0, 0, 0, 0, x0 - a + half, b + half - x1))
-            out = F.conv3d(piece, weights.skip, weights.biases[0], padding=(0, half, half))
-        else:
-            shape = (1, self.spec.width, b - a, *skip.shape[3:])
-            out = torch.empty(shape, device=self.device, dtype=self.dtype, memory_format=torch.channels_last_3d)
-            out[:] = weights.biases[0].view(1, -1, 1, 1, 1)
-        _add_phases(out, low[:, :, a // 2 : b // 2 + 2 * _margin(half)], half, weights)
-        return out
+    def _finish(self, chain: _Chain, out: Tensor, *, last: bool) -> Tensor:
+        """Run what follows the first convolution of the last level."""
+        if not chain.layers:
+            return F.elu_(out)
+        _elu_into(chain.room(out.shape[2]), out)
+        return F.elu_(chain.run(last=last))
 
     def _apply_head(self, rows: Tensor, start: int, sink: Sink) -> None:
         weight, bias = self._head
@@ -239,71 +255,101 @@ class UNetEngine:
             sink(start + i, start + i + len(piece), torch.addmm(bias, weight, piece.T))
 
 
+@dataclass(frozen=True)
 class _LevelWeights:
-    """The tensors of one level, ready to use."""
+    """The tensors of one level, ready to use; of a decoder level the first kernel is in ``skip`` and ``phases``."""
 
-    def __init__(
-        self,
-        kernels: list[Tensor],
-        biases: list[Tensor],
-        skip: Tensor | None,
-        phases: list[Phase],
-        scale: Tensor,
-        shift: Tensor,
-    ) -> None:
-        self.kernels, self.biases, self.skip, self.phases = kernels, biases, skip, phases
-        self.scale, self.shift = scale, shift
+    kernels: list[Tensor]
+    biases: list[Tensor]
+    skip: Tensor | None
+    phases: list[_PhaseGroup]
+    scale: Tensor
+    shift: Tensor
+
+
+class _PhaseGroup:
+    """The four kernels of one parity along X, in one convolution of a low-resolution tensor."""
+
+    def __init__(self, parity_x: int, ready: Callable[[Tensor], Tensor], weight: Tensor) -> None:
+        self._features, self._margin = weight.shape[0], _margin(weight.shape[2] // 2)
+        phases = [phase for phase in phase_kernels(weight) if phase[0][0] == parity_x]
+        self._places = [(parity, [o + self._margin for o in offset]) for parity, offset, _ in phases]
+        self._kernel = ready(torch.cat([kernel for _, _, kernel in phases]))
+
+    def add(self, out: Tensor, low: Tensor, *, pad_x: bool) -> None:
+        """Add to every second plane of ``out`` the convolution of ``low``, up-sampled.
+
+        ``low`` is padded with zeros here along Y and Z, and along X with ``pad_x``; else it has its margins there.
+        """
+        m = self._margin
+        if pad_x:
+            parts = F.conv3d(low, self._kernel, padding=m)
+        else:
+            first = self._places[0][1][0]
+            span = out.shape[2] // 2 + self._kernel.shape[2] - 1
+            parts = F.conv3d(low[:, :, first : first + span], self._kernel, padding=(0, m, m))
+        for number, (parity, start) in enumerate(self._places):
+            target = out[(_ALL, _ALL, *(slice(p, None, 2) for p in parity))]
+            begin = [start[0] if pad_x else 0, *start[1:]]
+            index = (slice(a, a + n) for a, n in zip(begin, target.shape[2:], strict=True))
+            features = slice(number * self._features, (number + 1) * self._features)
+            target += parts[(_ALL, features, *index)]
 
 
 class _Chain:
-    """Convolutions with activations over slabs that arrive one after the other along X.
+    """Convolutions over slabs that arrive one after the other along X, with activations between them.
 
     Each convolution keeps the last planes of its input, so a slab's result lags behind by half a kernel per
-    convolution, and the last call catches up. Zero planes stand before the first and after the last slab.
+    convolution, and the last call catches up. Planes of zeros stand before the first and after the last slab.
     """
 
-    def __init__(self, weights: _LevelWeights, half: int, first: int = 0) -> None:
-        self._layers = list(zip(weights.kernels[first:], weights.biases[first:], strict=True))
-        self._half = half
-        self._kept: list[Tensor | None] = [None] * len(self._layers)
+    def __init__(
+        self,
+        weights: _LevelWeights,
+        first: int,
+        half: int,
+        empty: Callable[[int, Sequence[int]], Tensor],
+        slab: tuple[int, int, int],
+    ) -> None:
+        self.layers = list(zip(weights.kernels[first:], weights.biases[first:], strict=True))
+        self._half, count = half, len(self.layers)
+        planes = slab[0] + (3 + count) * half  # kept planes, a last slab that catches up, zeros behind it
+        self._inputs = [empty(kernel.shape[1], (planes, *slab[1:])) for kernel, _ in self.layers]
+        self._filled = [half] * count
+        for buffer in self._inputs:
+            buffer[:, :, :half] = 0
 
-    def __call__(self, x: Tensor, *, last: bool) -> Tensor:
-        """Take the next planes (1, C, n, Y, Z) and return those that are complete."""
-        half = self._half
-        for index, (kernel, bias) in enumerate(self._layers):
-            kept = self._kept[index]
-            zeros = x.new_zeros((1, x.shape[1], half, *x.shape[3:]))
-            pieces = [zeros if kept is None else kept, x, *([zeros] if last else [])]
-            x = torch.cat(pieces, dim=2)
-            self._kept[index] = None if last else x[:, :, x.shape[2] - 2 * half :].clone()
-            x = F.elu_(F.conv3d(x, kernel, bias, padding=(0, half, half)))
-        return x
+    def room(self, planes: int, layer: int = 0) -> Tensor:
+        """Return the place (1, C, planes, Y, Z) into which the next planes of a layer's input are written."""
+        filled = self._filled[layer]
+        self._filled[layer] += planes
+        return self._inputs[layer][:, :, filled : filled + planes]
+
+    def run(self, *, last: bool) -> Tensor:
+        """Run all layers on what has arrived; returns the complete planes, the last activation not yet applied."""
+        half, out = self._half, torch.empty(0)
+        for index, (kernel, bias) in enumerate(self.layers):
+            if index:
+                _elu_into(self.room(out.shape[2], index), out)
+            if last:
+                self.room(half, index).zero_()
+            x = self._inputs[index][:, :, : self._filled[index]]
+            out = F.conv3d(x, kernel, bias, padding=(0, half, half))
+            self._inputs[index][:, :, : 2 * half] = x[:, :, x.shape[2] - 2 * half :].clone()
+            self._filled[index] = 2 * half
+        return out
+
+
+def _elu_into(target: Tensor, x: Tensor) -> None:
+    """Write the ELU of ``x`` into ``target``."""
+    torch.ops.aten.elu.out(x, out=target)
 
 
 def _normalise(x: Tensor, weights: _LevelWeights) -> Tensor:
     """Apply batch normalisation in place, with one rounding."""
-    scale, shift = (v.to(x.device, x.dtype).view(1, -1, 1, 1, 1) for v in (weights.scale, weights.shift))
-    return torch.addcmul(shift, x, scale, out=x)
+    return torch.addcmul(weights.shift, x, weights.scale, out=x)
 
 
 def _margin(half: int) -> int:
     """Return how many low-resolution voxels a kernel of this half width reaches beyond its own."""
     return (half + 1) // 2
-
-
-def _pad_low(low: Tensor, half: int) -> Tensor:
-    """Pad a low-resolution tensor with the zeros that its phase kernels reach."""
-    margin = _margin(half)
-    return F.pad(low, (margin,) * 6).contiguous(memory_format=torch.channels_last_3d)
-
-
-def _add_phases(out: Tensor, low: Tensor, half: int, weights: _LevelWeights) -> None:
-    """Add to ``out`` the convolution of the up-sampled ``low`` (padded by the margin on every side)."""
-    margin = _margin(half)
-    sizes = [n // 2 for n in out.shape[2:]]
-    for parity, offset, kernel in weights.phases:
-        index = tuple(
-            slice(margin + o, margin + o + n + k - 1) for o, n, k in zip(offset, sizes, kernel.shape[2:], strict=True)
-        )
-        part = F.conv3d(low[(slice(None), slice(None), *index)], kernel)
-        out[:, :, parity[0] :: 2, parity[1] :: 2, parity[2] :: 2] += part

@@ -193,10 +193,17 @@ class QCRegressor(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map one-hot groups (N, 9, X, Y, Z) to scores (N, 9), not clipped."""
-        for level in self.levels:
+        for level in self.stages():
             x = F.max_pool3d(level(x), 2)
-        x = F.relu(self.final_1(F.relu(self.final_0(x))))
-        return x.mean(dim=(2, 3, 4))
+        return self.score(x)
+
+    def stages(self) -> list[ResidualLevel]:
+        """Return the levels in the order in which they run; 2x2x2 max pooling follows each of them."""
+        return cast(list[ResidualLevel], list(self.levels))
+
+    def score(self, x: Tensor) -> Tensor:
+        """Map the pooled output of the last level to scores (N, 9)."""
+        return F.relu(self.final_1(F.relu(self.final_0(x)))).mean(dim=(2, 3, 4))
 
 
 def build_network(state: Mapping[str, Tensor]) -> UNet | QCRegressor:

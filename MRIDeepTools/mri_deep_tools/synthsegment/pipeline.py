@@ -11,13 +11,14 @@ import torch
 
 from ..errors import WeightsError
 from ..geometry import AFFINE_ATOL, Grid, Resample, resample_argmax
-from ..inference import pick_precision, run_with_fallback
+from ..inference import format_bytes, pick_precision, run_with_fallback
 from ..progress import Progress
 from ..volume import Volume
-from .backend import Backend
+from .backend import Backend, TiledBackend
 from .engine import UNetEngine
 from .labels import PARCEL_NAMES, channel_names, topological_classes
-from .model_choice import Networks, SegmentOptions
+from .memory import plan_memory
+from .model_choice import LITE_MODEL, Networks, SegmentOptions
 from .parcellation import CORTEX_CODES, Parcels, paint_parcels, parcellate
 from .postprocess import (
     argmax_channels,
@@ -34,6 +35,7 @@ from .qc import qc_groups, qc_scores
 
 __all__ = ["Outcome", "run"]
 
+TILES_WARNING = "memory is short, so the network runs on overlapping pieces; labels near their seams may differ"
 QC_WARNING = 0.65  # below this the authors' rule of thumb rejects a segmentation
 CSF_CODE = 24  # present in version 2 only, which then reports a total intracranial volume
 TOTAL_NAME = "total intracranial"
@@ -93,12 +95,30 @@ class _Run:
     ) -> None:
         self.volume, self.options, self.device, self.progress = volume, options, device, progress
         with progress.stage("prepare"):
-            _check_scan(volume, options, progress)
-            self.networks = load()
+            _check_scan(volume, progress)
+            self.networks = self._load_within_memory(load)
             self.prepared = self._prepare(self.networks.backend)
             # The parts that need 1 mm voxels share the segmentation's image unless that has another grid.
             fine = options.qc or options.parcellation or options.resampled or self._one_millimetre
             self.fine = self._prepare(None) if fine else self.prepared
+
+    def _load_within_memory(self, load: Callable[[], Networks]) -> Networks:
+        """Load the networks, after a look at the memory if their size is known by name, else before it."""
+        options = self.options
+        known = options.weights is None
+        plan = plan_memory(self.volume, options, self.device) if known and options.model != LITE_MODEL else None
+        networks = load()
+        backend = networks.backend
+        if isinstance(backend, TiledBackend):
+            if plan is None:
+                sizes = {"channels": len(backend.codes), "width": backend.width}
+                plan = plan_memory(self.volume, options, self.device, **sizes)
+            backend.tile_bytes = plan.tile_bytes
+            figures = {"memory_needed": format_bytes(plan.needed), "memory_free": format_bytes(plan.free)}
+            self.progress.device(str(self.device), plan="tiles" if plan.tile_bytes else "whole", **figures)
+            if plan.tile_bytes is not None:
+                self.progress.warn(f"{TILES_WARNING} ({figures['memory_free']} free)")
+        return networks
 
     def _prepare(self, backend: Backend | None) -> Prepared:
         if backend is None and self.networks.backend.spacing == 1.0:
@@ -318,8 +338,8 @@ def _scaled(values: np.ndarray, total: float) -> np.ndarray:
     return values * (total / found) if found > 0 else np.zeros_like(values)
 
 
-def _check_scan(volume: Volume, options: SegmentOptions, progress: Progress) -> None:
-    """Compare the memory this scan will take with what is free, and warn of scans that cannot hold a brain."""
+def _check_scan(volume: Volume, progress: Progress) -> None:
+    """Warn of scans that cannot hold a brain, and of voxels beyond what the network was made for."""
     name = volume.source.name or "the image"
     view = [n * size for n, size in zip(volume.shape3, volume.spacing, strict=True)]
     if min(view) < LEAST_FIELD_OF_VIEW:

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .backend import ShareCallback, collect_channels, collect_posteriors, engine_bytes
+from ..inference import Tile
+from .backend import ShareCallback, TiledBackend, collect_channels, collect_posteriors
 from .engine import UNetEngine
+from .memory import engine_bytes
 from .network import UNet
-from .preprocess import MIN_SIZE, MULTIPLE
 
 __all__ = ["ROBUST_PREFIXES", "RobustBackend", "one_hot"]
 
@@ -28,10 +29,10 @@ def one_hot(channels: Tensor, count: int) -> Tensor:
     return torch.stack([channels == number for number in range(count)]).float()
 
 
-class RobustBackend:
+class RobustBackend(TiledBackend):
     """S1, D and S2 (in this order) on the 1 mm grid; there is no ``flip`` and no ``smooth`` in this mode."""
 
-    spacing, multiple, min_size, clean = 1.0, MULTIPLE, MIN_SIZE, False
+    clean = False
 
     def __init__(
         self,
@@ -40,9 +41,8 @@ class RobustBackend:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.codes = tuple(codes)
+        super().__init__(codes, max(network.spec.width for network in networks), device, dtype)
         self._networks = tuple(networks)
-        self._device, self._dtype = torch.device(device), dtype
 
     def to(self, device: torch.device) -> None:
         """Move the networks to another device."""
@@ -58,23 +58,28 @@ class RobustBackend:
         groups = self.denoise(groups, lambda done: report(0.35 + 0.3 * done))
         out = np.empty((len(self.codes), *image.shape), dtype=np.float32)
         joined = torch.cat([tensor, one_hot(groups, self._networks[1].spec.out_channels)])
-        flat = torch.from_numpy(out).flatten(1)
-        collect_posteriors(self._engine(2), joined, flat, progress=lambda done: report(0.65 + 0.35 * done))
+        tiles = self._tiles(2, image.shape)
+        share = lambda done: report(0.65 + 0.35 * done)  # noqa: E731
+        collect_posteriors(self._engine(2), joined, torch.from_numpy(out), tiles, progress=share)
         return out, affine
 
     def coarse(self, image: Tensor, progress: ShareCallback | None = None) -> Tensor:
         """Return S1's arg-max group of each voxel, (X, Y, Z) uint8, for an image (1, X, Y, Z)."""
-        return collect_channels(self._engine(0), image, progress=progress)
+        return collect_channels(self._engine(0), image, self._tiles(0, image.shape[1:]), progress=progress)
 
     def denoise(self, groups: Tensor, progress: ShareCallback | None = None) -> Tensor:
         """Return D's arg-max group of each voxel for a map of groups (X, Y, Z)."""
-        return collect_channels(self._engine(1), one_hot(groups, self._networks[1].spec.in_channels), progress=progress)
+        indicators = one_hot(groups, self._networks[1].spec.in_channels)
+        return collect_channels(self._engine(1), indicators, self._tiles(1, groups.shape), progress=progress)
 
     def memory_bytes(self, shape: Sequence[int]) -> int:
         """Return the estimated peak of one run, result included."""
-        voxels = math.prod(shape)
-        result = voxels * 4 * (len(self.codes) + self._networks[2].spec.in_channels)
-        return max(result + engine_bytes(self._networks[2], shape), engine_bytes(self._networks[1], shape))
+        result = math.prod(shape) * 4 * (len(self.codes) + self._networks[2].spec.in_channels)
+        return result + engine_bytes(shape, self.width)
+
+    def _tiles(self, number: int, shape: Sequence[int]) -> list[Tile]:
+        spec = self._networks[number].spec
+        return self.tiles(shape, spec.width, spec.out_channels)
 
     def _engine(self, number: int) -> UNetEngine:
         """Make the engine of one network; it is dropped after its pass, so that one is held at a time."""
