@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .engine import UNetEngine
 from .generator.draws import Draws
 from .generator.intensity import apply_bias, draw_bias
 from .generator.model import GeneratorConfig, LabelsToImage, LabelTables, output_and_crop_shape
@@ -73,6 +72,5 @@ def make_pair(pair: ImagePair, network: UNet, draws: Draws) -> tuple[np.ndarray,
 
 def first_stage_groups(image: torch.Tensor, network: UNet) -> torch.Tensor:
     """Return S1's arg-max group map of a scan (X, Y, Z) in 0-1 whose sides fit the network."""
-    from .backend import collect_channels
-
-    return collect_channels(UNetEngine(network, torch.device("cpu"), torch.float32), image[None])
+    with torch.inference_mode():
+        return network(image[None, None])[0].argmax(0)
