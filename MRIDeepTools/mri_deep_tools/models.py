@@ -96,7 +96,8 @@ def model_path(name: str, file: str | None = None) -> Path:
     if path is not None:
         return path
     if model.bundled:
-        raise WeightsError(f"{wanted.name} of the bundled model {name} is missing", "use a published model, or a release of mri-deep-tools that carries it")
+        message = f"{wanted.name} of the bundled model {name} is missing"
+        raise WeightsError(message, "use a published model, or a release of mri-deep-tools that carries it")
     ways = []
     if any(one.sources and one.has_checksum for one in model.files):
         ways.append(f"'mri-deep-tools models download {name}'")
