@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -22,8 +23,17 @@ ShareCallback = Callable[[float], None]
 WINDOW = (80, 96, 80)
 """Voxels of the window around the brain, as in training; larger when the brain needs it."""
 
-MARGIN = 6
+MARGIN = 4
 """Voxels kept free on each side between the brain and the window's border."""
+
+STRAY = 0.002
+"""Share of the brain's voxels at each end of an axis that may be strays stuck to it."""
+
+RECENTRINGS = 2
+"""How often the window may be moved onto the brain that it shows."""
+
+SHOWN_VOXELS = 20
+"""A structure counts as shown from this many voxels (8 mm^3 each)."""
 
 PERCENTILES = (0.5, 99.5)
 
@@ -105,7 +115,7 @@ class LiteBackend:
         report = progress or (lambda share: None)
         result = np.zeros((len(self.codes), *image.shape), np.float32)
         result[0] = 1
-        window = find_window(self._labels(image), self.multiple)
+        window = self._locate(image)
         report(0.4)
         if window is None:
             return result, affine
@@ -127,11 +137,46 @@ class LiteBackend:
         with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._dtype != torch.float32):
             return self._network(scan)[0].float().softmax(0)
 
-    def _labels(self, image: np.ndarray) -> np.ndarray:
-        """Return a rough brain mask (X, Y, Z) of the whole image; CSF does not count as brain."""
-        posterior = self._run(rescale(image))
+    def _locate(self, image: np.ndarray) -> list[tuple[int, int]] | None:
+        """Return the window around the brain; None when no structure is found anywhere.
+
+        Windows of the size used in training are tried all over the image; the one that shows most structures wins and
+        is then moved onto what it shows.
+        """
+        best, window = 0.0, None
+        for candidate in candidate_windows(image.shape):
+            found, score = self._look(image, candidate)
+            if score > best:
+                best, window = score, find_window(found, self.multiple, offset=[a for a, _ in candidate])
+        for _ in range(RECENTRINGS if window is not None else 0):
+            found, _ = self._look(image, window or [])
+            moved = find_window(found, self.multiple, offset=[a for a, _ in window or []])
+            if moved is None or moved == window:
+                break
+            window = moved
+        return window
+
+    def _look(self, image: np.ndarray, window: list[tuple[int, int]]) -> tuple[np.ndarray, float]:
+        """Return the brain mask of a window, and how many structures it shows (brain volume decides between equals)."""
+        posterior = self._run(rescale(take(image, window)))
+        counts = torch.bincount(posterior.argmax(0).flatten(), minlength=len(self.codes))
         csf = self.codes.index(24)
-        return ((1 - posterior[0] - posterior[csf]) > 0.5).cpu().numpy()
+        mask = ((1 - posterior[0] - posterior[csf]) > 0.5).cpu().numpy()
+        shown = int((counts[1:] >= SHOWN_VOXELS).sum())
+        return mask, shown + min(float(mask.mean()), 0.99) if shown else 0.0
+
+
+def candidate_windows(shape: Sequence[int]) -> list[list[tuple[int, int]]]:
+    """Return windows of the training's size that cover an image, half a window apart at most."""
+    starts = []
+    for n, wanted in zip(shape, WINDOW, strict=True):
+        if n <= wanted:
+            starts.append([(n - wanted) // 2])
+        else:
+            count = 1 + math.ceil((n - wanted) / (wanted / 2))
+            starts.append([round(k * (n - wanted) / (count - 1)) for k in range(count)])
+    places = itertools.product(*starts)
+    return [[(a, a + wanted) for a, wanted in zip(place, WINDOW, strict=True)] for place in places]
 
 
 def rescale(image: np.ndarray) -> np.ndarray:
@@ -145,24 +190,31 @@ def rescale(image: np.ndarray) -> np.ndarray:
     return np.clip((image - low) / (high - low), 0, 1).astype(np.float32)
 
 
-def find_window(mask: np.ndarray, multiple: int) -> list[tuple[int, int]] | None:
+def find_window(mask: np.ndarray, multiple: int, offset: Sequence[int] = (0, 0, 0)) -> list[tuple[int, int]] | None:
     """Return (start, stop) per axis of a window around the largest component of a mask; it may leave the array.
 
-    None when the mask is empty.
+    ``offset`` is the position of the mask's first voxel. None when the mask is empty.
     """
     from scipy import ndimage
 
     parts, count = ndimage.label(mask)
     if count == 0:
         return None
-    sizes = np.bincount(parts.ravel())
-    box = ndimage.find_objects(parts)[int(sizes[1:].argmax())]
+    largest = parts == int(np.bincount(parts.ravel())[1:].argmax()) + 1
     window = []
-    for side, least in zip(box, WINDOW, strict=True):
-        wanted = max(least, math.ceil((side.stop - side.start + 2 * MARGIN) / multiple) * multiple)
-        start = (side.start + side.stop - wanted) // 2
+    for axis, (least, first) in enumerate(zip(WINDOW, offset, strict=True)):
+        low, high = _extent(largest, axis)
+        wanted = max(least, math.ceil((high - low + 2 * MARGIN) / multiple) * multiple)
+        start = first + (low + high - wanted) // 2
         window.append((start, start + wanted))
     return window
+
+
+def _extent(mask: np.ndarray, axis: int) -> tuple[int, int]:
+    """Return (start, stop) of a mask along an axis, leaving out its outermost STRAY share at either end."""
+    line = np.cumsum(np.count_nonzero(mask, axis=tuple(a for a in range(3) if a != axis)))
+    low, high = np.searchsorted(line, [STRAY * line[-1], (1 - STRAY) * line[-1]])
+    return int(low), int(high) + 1
 
 
 def _overlap(window: list[tuple[int, int]], shape: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
