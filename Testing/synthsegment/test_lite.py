@@ -74,7 +74,7 @@ def test_window_follows_the_brain_and_may_leave_the_array():
     np.testing.assert_array_equal(back[0], np.where(inside, image, 0))
     assert find_window(np.zeros((8, 8, 8), bool), 16) is None
     large = np.ones((120, 140, 120), bool)
-    assert [b - a for a, b in find_window(large, 16)] == [128, 144, 128]
+    assert [b - a for a, b in find_window(large, 16)] == [128, 160, 128]
 
 
 def test_rescale_ignores_constant_images():
