@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from mri_deep_tools.errors import WeightsError
 from mri_deep_tools.synthsegment.engine import UNetEngine, phase_kernels
-from mri_deep_tools.synthsegment.labels import V1_CHANNELS, V2_CHANNELS
+from mri_deep_tools.synthsegment.labels import QC_NAMES, V1_CHANNELS, V2_CHANNELS
 from mri_deep_tools.synthsegment.network import QCRegressor, QCSpec, UNet, UNetSpec, build_network
+from mri_deep_tools.synthsegment.qc import qc_scores
 from mri_deep_tools.synthsegment.weights import (
     check_version,
     load_regressor,
@@ -241,3 +242,21 @@ def test_engine_reports_progress_and_half_precision_stays_close():
     assert seen[-1] == pytest.approx(1.0)
     half = engine_logits(UNetEngine(network, dtype=torch.bfloat16), image)
     assert (half.flatten(1) - out).abs().max() < 0.05 * out.abs().max()
+
+
+@pytest.mark.parametrize("corner", [(20, 30, 24), (0, 50, 41), (47, 0, 0)])
+def test_quality_scores_equal_those_of_the_plain_regressor(corner):
+    torch.manual_seed(0)
+    network = QCRegressor(QCSpec(width=4)).eval().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.1)
+            module.bias.normal_(0, 0.1)
+    groups = np.zeros((96, 96, 96), dtype=np.uint8)
+    x, y, z = corner
+    groups[x : x + 49, y : y + 40, z : z + 31] = np.random.default_rng(0).integers(0, 9, (49, 40, 31))
+    onehot = F.one_hot(torch.from_numpy(groups).long(), 9).permute(3, 0, 1, 2)[None].float()
+    wanted = network(onehot)[0, 1:].clamp(0, 1).tolist()
+    assert max(wanted) > 0
+    assert list(qc_scores(network, groups).values()) == pytest.approx(wanted, abs=1e-6)
+    assert list(qc_scores(network, np.zeros((48, 48, 48), np.uint8))) == list(QC_NAMES)

@@ -13,11 +13,13 @@ import torch.nn.functional as F
 
 from .labels import QC_NAMES, qc_classes
 from .network import QCRegressor, ResidualLevel
+from .postprocess import Box, bounding_box
 
 __all__ = ["QC_BOX", "qc_groups", "qc_scores"]
 
 QC_BOX = 224  # voxels; sides of the cube that the regressor sees
-_PLANES = 32  # of a slab of the first level; even, since pooling follows
+_PLANES = 48  # of a slab; even, since pooling follows
+_SMALL = 40  # voxels; sides of a cube whose middle sees no face through two levels
 _SKIPPED_CHANNEL = 24  # the published program leaves out this *channel* when it looks for the brain's box
 
 
@@ -45,29 +47,53 @@ def qc_groups(channels: np.ndarray, codes: Sequence[int], box: int = QC_BOX) -> 
 
 
 def qc_scores(network: QCRegressor, groups: np.ndarray, device: torch.device | str = "cpu") -> dict[str, float]:
-    """Return the expected Dice score (0 to 1) of each of the 8 groups for a map of group numbers (X, Y, Z).
+    """Return the expected Dice score (0 to 1) of each of the 8 groups for a map of group numbers, a cube of voxels.
 
-    The first level, which takes most of the memory, runs in slabs along X.
+    Most of the cube is background, where features are the same everywhere but near the faces. So the first levels,
+    which cost most, run around the brain only, and what they give elsewhere is taken from a small background cube.
     """
     network = network.to(device)
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        first, *others = network.stages()
-        x = _first_level(first, torch.from_numpy(groups).to(device), network.spec.in_channels)
-        for level in others:
-            x = F.max_pool3d(level(x), 2)
+        stages, cube = network.stages(), torch.from_numpy(groups).to(device)
+        x = _indicators(cube, network.spec.in_channels)
+        empty = _indicators(cube.new_zeros((_SMALL,) * 3), network.spec.in_channels)
+        box = bounding_box(groups > 0)
+        for level in stages:
+            if box is None or x.shape[2] <= empty.shape[2] or empty.shape[2] < _SMALL // 2:
+                x = F.max_pool3d(level(x.float()), 2)
+                continue
+            empty = F.max_pool3d(level(empty.float()), 2)
+            reach = 2 * (network.spec.kernel // 2)
+            box = tuple(_even(side, reach, x.shape[2]) for side in box)  # type: ignore[assignment]
+            x = _around(level, x, box, empty, reach)
+            box = tuple(slice(side.start // 2, side.stop // 2) for side in box)  # type: ignore[assignment]
         scores = network.score(x)[0].cpu()
     return {name: float(np.clip(score, 0, 1)) for name, score in zip(QC_NAMES, scores[1:].tolist(), strict=True)}
 
 
-def _first_level(level: ResidualLevel, groups: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the first level's pooled output (1, C, X/2, Y/2, Z/2) for a map of group numbers (X, Y, Z)."""
-    half, planes = level.conv_0.kernel_size[0] // 2, len(groups)
+def _indicators(groups: torch.Tensor, count: int) -> torch.Tensor:
+    """Return (1, count, X, Y, Z) bool, channels last in memory."""
     numbers = torch.arange(count, device=groups.device).view(-1, 1, 1, 1)
-    pooled = []
-    for a in range(0, planes - planes % 2, _PLANES):
-        b = min(a + _PLANES, planes)
-        low, high = max(a - 2 * half, 0), min(b + 2 * half, planes)
-        x = (groups[None, low:high] == numbers)[None].float().contiguous(memory_format=torch.channels_last_3d)
-        y = level(x)  # right for planes that are two half kernels away from a cut
-        pooled.append(F.max_pool3d(y[:, :, a - low : b - low], 2))
-    return torch.cat(pooled, dim=2)
+    return (groups == numbers)[None].contiguous(memory_format=torch.channels_last_3d)
+
+
+def _even(side: slice, reach: int, size: int) -> slice:
+    """Widen a range by what the convolutions see, to even bounds, within the cube."""
+    start, stop = max(side.start - reach, 0), min(side.stop + reach, size)
+    return slice(start // 2 * 2, min(stop + stop % 2, size // 2 * 2))
+
+
+def _around(level: ResidualLevel, x: torch.Tensor, box: Box, empty: torch.Tensor, reach: int) -> torch.Tensor:
+    """Return a level's pooled output: computed inside ``box``, else that of ``empty`` with its middle stretched."""
+    size, small = x.shape[2] // 2, empty.shape[2]
+    at = torch.arange(size, device=x.device)
+    at = torch.where(at < small // 2, at, torch.where(at >= size - small // 2, at - size + small, small // 2))
+    out = empty[:, :, at][:, :, :, at][..., at].contiguous(memory_format=torch.channels_last_3d)
+    for a in range(box[0].start, box[0].stop, _PLANES):
+        piece = (slice(a, min(a + _PLANES, box[0].stop)), *box[1:])
+        wide = [slice(max(side.start - reach, 0), min(side.stop + reach, x.shape[2])) for side in piece]
+        y = level(x[(slice(None), slice(None), *wide)].float())
+        inner = [slice(side.start - w.start, side.stop - w.start) for side, w in zip(piece, wide, strict=True)]
+        target = [slice(side.start // 2, side.stop // 2) for side in piece]
+        out[(slice(None), slice(None), *target)] = F.max_pool3d(y[(slice(None), slice(None), *inner)], 2)
+    return out
