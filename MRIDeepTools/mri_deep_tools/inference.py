@@ -35,6 +35,7 @@ __all__ = [
     "require_memory",
     "run_with_fallback",
     "set_threads",
+    "within_memory",
 ]
 
 Result = TypeVar("Result")
@@ -270,16 +271,20 @@ def run_with_fallback(run: Callable[[torch.device], Result], device: torch.devic
         progress.warn(f"{device} ran out of memory; the work is done again on the CPU, which takes longer")
         device = torch.device("cpu")
         progress.device("cpu", reason=f"out of memory on {device}")
+    return within_memory(lambda: run(device))
+
+
+def within_memory(work: Callable[[], Result]) -> Result:
+    """Return ``work()``; raise OutOfMemoryError where it fails for want of memory, whichever library says so."""
     try:
-        return run(device)
+        return work()
     except OutOfMemoryError:
         raise
     except (RuntimeError, MemoryError) as error:
         if not is_memory_failure(error):
             raise
-        raise OutOfMemoryError(
-            "memory ran out during the work", "close other programs or use a smaller crop"
-        ) from error
+        hint = "close other programs or use a smaller crop"
+        raise OutOfMemoryError("memory ran out during the work", hint) from error
 
 
 # ----------------------------------------------------------------------------------------------------------- tiles

@@ -135,9 +135,7 @@ def plan_memory(
     if base <= free and room > tile_memory((2 * MULTIPLE,) * 3, width, channels):
         return MemoryPlan(needed, free, room)
     name = volume.source.name or "the image"
-    require_memory(
-        max(needed, free + 1), free, f"segmenting {name}", "use --crop, --fast, or a machine with more memory"
-    )
+    require_memory(max(needed, free + 1), free, f"segmenting {name}", "use --crop or a machine with more memory")
     return MemoryPlan(needed, free)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import WeightsError
 from ..geometry import AFFINE_ATOL, Grid, Resample, resample_argmax
-from ..inference import format_bytes, pick_precision, run_with_fallback
+from ..inference import format_bytes, pick_precision, run_with_fallback, within_memory
 from ..progress import Progress
 from ..volume import Volume
 from .backend import Backend, TiledBackend
@@ -79,7 +79,7 @@ def run(
     volume: Volume, load: Callable[[], Networks], options: SegmentOptions, device: torch.device, progress: Progress
 ) -> Outcome:
     """Segment a 3-D volume with finite values; ``load`` gives the networks and is called after the memory check."""
-    return _Run(volume, load, options, device, progress).outcome()
+    return within_memory(lambda: _Run(volume, load, options, device, progress).outcome())
 
 
 class _Run:

@@ -48,7 +48,6 @@ class SegmentationResult:
     model, weights : name of the model, and the files of its parts.
     device, threads, precision : what it ran on.
     warnings : what a person should know.
-    source : the scan as read (without its values when it came from a file).
 
     """
 
@@ -101,6 +100,7 @@ class Segmenter:
         precision = str(self.dtype).removeprefix("torch.")
         progress.device(str(self.device), threads=threads, precision=precision, model=self.weights.model)
         outcome = run(volume, self._load, options, self.device, progress)
+        self.device = pick_device(outcome.device)  # a device that was too small is not tried again
         seconds = {name: value - before[1].get(name, 0.0) for name, value in progress.seconds.items()}
         return SegmentationResult(
             labels=outcome.labels,
