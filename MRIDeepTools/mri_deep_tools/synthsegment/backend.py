@@ -19,7 +19,7 @@ from torch import Tensor
 from ..inference import Tile, plan_tiles
 from .engine import UNetEngine
 from .labels import left_right_permutation
-from .memory import engine_bytes, tile_memory
+from .memory import engine_bytes, tiles_within
 from .network import UNet
 from .postprocess import smooth_
 from .preprocess import MIN_SIZE, MULTIPLE
@@ -103,9 +103,7 @@ class TiledBackend:
         """Return the pieces in which a network of this width runs; one piece when memory suffices."""
         if self.tile_bytes is None:
             return plan_tiles(shape, 0, 1, multiple=MULTIPLE, halo=0)
-        fixed = tile_memory((0, 0, 0), width, channels)
-        per_voxel = tile_memory((1, 1, 1), width, channels) - fixed
-        return plan_tiles(shape, per_voxel, self.tile_bytes - fixed, multiple=MULTIPLE, halo=MULTIPLE)
+        return tiles_within(shape, width, channels, self.tile_bytes)
 
 
 class PublishedBackend(TiledBackend):

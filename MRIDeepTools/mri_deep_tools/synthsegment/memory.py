@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..inference import available_memory, require_memory
+from ..errors import OutOfMemoryError
+from ..inference import Tile, available_memory, plan_tiles, require_memory
 from .labels import PARCEL_CODES
 from .preprocess import MIN_SIZE, MULTIPLE, SPACING_TOLERANCE, centre_crop, pad_margins, sample_positions
 from .qc import QC_BOX
@@ -18,7 +20,16 @@ if TYPE_CHECKING:
     from ..volume import Volume
     from .model_choice import SegmentOptions
 
-__all__ = ["MemoryPlan", "engine_bytes", "estimate_memory", "padded_shape", "plan_memory", "qc_bytes", "tile_memory"]
+__all__ = [
+    "MemoryPlan",
+    "engine_bytes",
+    "estimate_memory",
+    "padded_shape",
+    "plan_memory",
+    "qc_bytes",
+    "tile_memory",
+    "tiles_within",
+]
 
 _FLOAT = 4
 _SLABS = 6 * (64 << 20)  # pieces of the full-resolution levels
@@ -132,8 +143,10 @@ def plan_memory(
     room = free - base if device.type == "cpu" else available_memory(device)
     if (needed if device.type == "cpu" else base) <= free and (device.type == "cpu" or whole <= room):
         return MemoryPlan(needed, free)
-    if base <= free and room > tile_memory((2 * MULTIPLE,) * 3, width, channels):
-        return MemoryPlan(needed, free, room)
+    if base <= free and room > 0:
+        with suppress(OutOfMemoryError):
+            tiles_within(padded, width, channels, room)
+            return MemoryPlan(needed, free, room)
     name = volume.source.name or "the image"
     require_memory(max(needed, free + 1), free, f"segmenting {name}", "use --crop or a machine with more memory")
     return MemoryPlan(needed, free)
@@ -142,3 +155,13 @@ def plan_memory(
 def tile_memory(shape: Sequence[int], width: int, channels: int) -> int:
     """Return what a pass over one tile takes, its own result included."""
     return engine_bytes(shape, width) + math.prod(shape) * channels * _FLOAT
+
+
+def tiles_within(shape: Sequence[int], width: int, channels: int, room: int) -> list[Tile]:
+    """Return the fewest pieces of a volume, overlapping by 32 voxels, of which a pass fits into ``room`` bytes each.
+
+    Raises OutOfMemoryError when no pieces do.
+    """
+    fixed = tile_memory((0, 0, 0), width, channels)
+    per_voxel = tile_memory((1, 1, 1), width, channels) - fixed
+    return plan_tiles(shape, per_voxel, room - fixed, multiple=MULTIPLE, halo=MULTIPLE)
