@@ -84,7 +84,6 @@ def quieten_lightning() -> None:
 
 
 def _callbacks(options: RunOptions, folder: Path, progress: Progress) -> list[Any]:
-    lightning = require_lightning()
     from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
     class Report(Callback):  # type: ignore[misc]
@@ -101,7 +100,6 @@ def _callbacks(options: RunOptions, folder: Path, progress: Progress) -> list[An
                 folder, name, save_top_k=-1, every_n_train_steps=options.keep_every, auto_insert_metric_name=False
             )
         )
-    del lightning
     return [*saves, Report()]
 
 

@@ -14,7 +14,8 @@ from mri_deep_tools.synthsegment.backend import Backend
 from mri_deep_tools.synthsegment.labels import V2_CHANNELS, left_right_permutation
 from mri_deep_tools.synthsegment.lite import LiteBackend, find_window, load_lite, put, rescale, take
 from mri_deep_tools.synthsegment.lite_network import LiteConfig, LiteNetwork, fold, labels_of_cells, unfold
-from mri_deep_tools.synthsegment.train_lite import choose_cells, mean_dice
+from mri_deep_tools.synthsegment.losses import mean_dice
+from mri_deep_tools.synthsegment.train_lite import choose_cells
 
 BUNDLED = Path(str(resources.files("mri_deep_tools") / "weights" / "synthseg-lite"))
 SMALL = LiteConfig(33, (4, 8, 8), 1)
@@ -54,7 +55,7 @@ def test_all_cells_of_rare_structures_are_chosen():
 def test_mean_dice_against_theory():
     truth = torch.tensor([0, 1, 1, 2, 2, 2])
     found = torch.tensor([0, 1, 0, 2, 2, 1])
-    assert mean_dice(found, truth) == pytest.approx((2 * 1 / 4 + 2 * 2 / 5) / 2)
+    assert mean_dice(found, truth, 3) == pytest.approx((2 * 1 / 4 + 2 * 2 / 5) / 2)
 
 
 def test_window_follows_the_brain_and_may_leave_the_array():

@@ -7,7 +7,6 @@ CPU can train it in hours and run it in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -109,8 +108,3 @@ class LiteNetwork(nn.Module):
 def labels_of_cells(labels: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
     """Return the label indices (N, 8) of chosen cells of a map (X, Y, Z)."""
     return fold(labels[None, None])[0].reshape(FOLD**3, -1)[:, cells].t()
-
-
-def parse_widths(widths: Sequence[int] | str) -> tuple[int, ...]:
-    """Return widths from a list or a text like ``32,64,128``."""
-    return tuple(int(w) for w in (widths.split(",") if isinstance(widths, str) else widths))

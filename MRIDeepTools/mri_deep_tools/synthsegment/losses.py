@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as nnf
 
-__all__ = ["cross_entropy_and_dice", "dice_loss", "wl2_loss"]
+__all__ = ["cross_entropy_and_dice", "dice_loss", "mean_dice", "wl2_loss"]
 
 EPSILON = 1e-7
 WL2_TARGET = 5.0
@@ -98,3 +98,12 @@ def cross_entropy_and_dice(logits: torch.Tensor, target: torch.Tensor) -> torch.
     bottom = volumes + posterior.sum(0)
     present = volumes > 0
     return entropy + (1 - (top[present] + 1) / (bottom[present] + 1)).mean()
+
+
+def mean_dice(found: torch.Tensor, truth: torch.Tensor, channels: int) -> float:
+    """Return the mean Dice over the labels above 0 that occur in the truth."""
+    counts = torch.bincount(truth.reshape(-1) * channels + found.reshape(-1), minlength=channels**2)
+    table = counts.reshape(channels, channels).double()
+    dice = 2 * table.diagonal() / (table.sum(0) + table.sum(1)).clamp(min=1)
+    present = table.sum(1)[1:] > 0
+    return float(dice[1:][present].mean()) if present.any() else 1.0

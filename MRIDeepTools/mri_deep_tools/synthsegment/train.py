@@ -22,7 +22,7 @@ from ..training import Endless, RunOptions, fit, require_lightning
 from .generator.draws import Draws
 from .generator.model import GeneratorConfig, LabelTables
 from .labels import V1_CHANNELS, V2_CHANNELS
-from .losses import dice_loss, wl2_loss
+from .losses import dice_loss, mean_dice, wl2_loss
 from .network import QCRegressor, QCSpec, UNet, UNetSpec
 from .training_maps import ImagePair, TrainingMap, load_maps, load_pairs, split_maps
 from .training_sources import (
@@ -235,15 +235,6 @@ def make_module(config: TrainingConfig, data: list[Any], held: list[Any], weight
             return torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, eps=1e-7)
 
     return SynthSegTraining()
-
-
-def mean_dice(found: torch.Tensor, truth: torch.Tensor, channels: int) -> float:
-    """Return the mean Dice over the labels above 0 that occur in the truth."""
-    counts = torch.bincount(truth.reshape(-1) * channels + found.reshape(-1), minlength=channels**2)
-    table = counts.reshape(channels, channels).double()
-    dice = 2 * table.diagonal() / (table.sum(0) + table.sum(1)).clamp(min=1)
-    present = table.sum(1)[1:] > 0
-    return float(dice[1:][present].mean()) if present.any() else 1.0
 
 
 def save_weights(network: torch.nn.Module, config: TrainingConfig, path: Path) -> None:

@@ -17,7 +17,7 @@ from .generator.coarse import CoarseConfig, CoarseLabelsToImage
 from .generator.draws import Draws
 from .labels import V2_CHANNELS
 from .lite_network import LiteConfig, LiteNetwork, labels_of_cells
-from .losses import cross_entropy_and_dice
+from .losses import cross_entropy_and_dice, mean_dice
 from .training_maps import TrainingMap, load_maps, split_maps
 
 __all__ = ["LiteTrainingConfig", "train_lite"]
@@ -70,8 +70,7 @@ def choose_cells(labels: torch.Tensor, rare: torch.Tensor, draws: Draws) -> torc
     brain = (parts > 0).any(5).any(3).any(1).reshape(-1)
     is_rare = rare[labels].reshape(x, 2, y, 2, z, 2).any(5).any(3).any(1).reshape(-1)
     share = torch.where(is_rare, 1.0, torch.where(brain, 0.33, 0.1))
-    chosen = torch.rand(share.shape, generator=draws._large, device=labels.device) < share
-    return chosen.nonzero()[:, 0]
+    return draws.chances(share).nonzero()[:, 0]
 
 
 def make_module(config: LiteTrainingConfig, train: list[TrainingMap], held: list[TrainingMap]) -> Any:
@@ -159,7 +158,9 @@ def make_module(config: LiteTrainingConfig, train: list[TrainingMap], held: list
                 for key, buffer in keep.items():
                     self.averaged.get_buffer(key).copy_(buffer)
                 self.averaged.eval()
-                self.log(f"{name}_{kind}", mean_dice(logits.argmax(0), labels), on_epoch=True, batch_size=1)
+                self.log(
+                    f"{name}_{kind}", mean_dice(logits.argmax(0), labels, len(V2_CHANNELS)), on_epoch=True, batch_size=1
+                )
 
         def configure_optimizers(self) -> Any:
             """Return AdamW with warm-up, constant rate and cool-down."""
@@ -188,15 +189,6 @@ def validation_config(config: CoarseConfig, kind: str) -> CoarseConfig:
     result.fine_probability = 0.0 if kind == "thick" else 1.0
     result.max_res_aniso = 6.0
     return result
-
-
-def mean_dice(found: torch.Tensor, truth: torch.Tensor, channels: int = len(V2_CHANNELS)) -> float:
-    """Return the mean Dice over the structures that occur in the truth."""
-    counts = torch.bincount(truth.reshape(-1) * channels + found.reshape(-1), minlength=channels**2)
-    table = counts.reshape(channels, channels).double()
-    both, a, b = table.diagonal(), table.sum(1), table.sum(0)
-    dice = 2 * both / (a + b).clamp(min=1)
-    return float(dice[1:][a[1:] > 0].mean())
 
 
 def _rare_channels(maps: list[TrainingMap]) -> torch.Tensor:

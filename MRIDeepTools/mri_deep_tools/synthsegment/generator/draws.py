@@ -75,6 +75,10 @@ class Draws:
         """Return a small field of N(0, std), drawn on the CPU and moved to the device."""
         return (torch.randn(tuple(shape), generator=self._small) * std).to(self.device)
 
+    def chances(self, share: torch.Tensor) -> torch.Tensor:
+        """Return, for each element, True with the probability that it gives; drawn on the device."""
+        return torch.rand(share.shape, generator=self._large, device=self.device) < share
+
     def noise(self, shape: Sequence[int]) -> torch.Tensor:
         """Return voxel noise N(0, 1) on the device."""
         return torch.randn(tuple(shape), generator=self._large, device=self.device)

@@ -253,9 +253,8 @@ class LabelsToImage:
         """Return the target codes (int64) of a map of generation labels."""
         return self._target_of[labels.long()]
 
-    def _channel(
-        self, labels: torch.Tensor, channel: int, out_shape: Sequence[int], draws: Draws, drawn: dict[str, Any]
-    ) -> torch.Tensor:
+    def paint(self, labels: torch.Tensor, channel: int, draws: Draws) -> torch.Tensor:
+        """Draw one channel's Gaussians and fill a label map (X, Y, Z) with them."""
         config = self.config
         mean, std = intensity.draw_class_statistics(
             self.tables.class_count,
@@ -268,10 +267,21 @@ class LabelsToImage:
             per_channel=config.specific_stats_per_channel,
         )
         mean_map, std_map = intensity.mean_and_std_maps(labels, self._class_of, mean, std)
-        image = std_map.mul_(draws.noise(labels.shape)).add_(mean_map)
+        return std_map.mul_(draws.noise(labels.shape)).add_(mean_map)
+
+    def add_bias(self, image: torch.Tensor, draws: Draws) -> torch.Tensor:
+        """Multiply (X, Y, Z) by a drawn bias field, in the configured share of samples."""
+        config = self.config
         if config.bias_field_std > 0 and draws.chance(config.bias_probability):
             small = intensity.draw_bias(image.shape, config.bias_scale, config.bias_field_std, draws)
             image = intensity.apply_bias(image, small)
+        return image
+
+    def _channel(
+        self, labels: torch.Tensor, channel: int, out_shape: Sequence[int], draws: Draws, drawn: dict[str, Any]
+    ) -> torch.Tensor:
+        config = self.config
+        image = self.add_bias(self.paint(labels, channel, draws), draws)
         image = self.finish_intensity(image, draws)
         image, size, thickness = self.acquire(image, out_shape, draws)
         drawn.setdefault("resolution_mm", []).append(size)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..labels import read_table
-from . import intensity, resolution
+from . import resolution
 from .draws import Draws
 from .model import GeneratorConfig, LabelsToImage, LabelTables
 
@@ -64,25 +64,11 @@ class PartialVolumeLabelsToImage(LabelsToImage):
     def _channel(
         self, labels: torch.Tensor, channel: int, out_shape: Sequence[int], draws: Draws, drawn: dict[str, Any]
     ) -> torch.Tensor:
-        config = self.config
-        mean, std = intensity.draw_class_statistics(
-            self.tables.class_count,
-            channel,
-            draws,
-            means=config.prior_means,
-            stds=config.prior_stds,
-            distribution=config.prior_distribution,
-            mix=config.mix_prior_and_random,
-            per_channel=config.specific_stats_per_channel,
-        )
-        mean_map, std_map = intensity.mean_and_std_maps(labels, self._class_of, mean, std)
-        image = std_map.mul_(draws.noise(labels.shape)).add_(mean_map)
+        image = self.paint(labels, channel, draws)
         image, size, thickness = self._acquire(image, labels, out_shape, draws)
         drawn.setdefault("resolution_mm", []).append(size)
         drawn.setdefault("thickness_mm", []).append(thickness)
-        if config.bias_field_std > 0 and draws.chance(config.bias_probability):
-            small = intensity.draw_bias(image.shape, config.bias_scale, config.bias_field_std, draws)
-            image = intensity.apply_bias(image, small)
+        image = self.add_bias(image, draws)
         return self.finish_intensity(image, draws)
 
     def _acquire(
