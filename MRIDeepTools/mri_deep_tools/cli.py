@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn, Protocol, cast
 
+from ._cancel import watch_for_cancel
 from .commands.failures import as_told
 from .commands.options import version_text
 from .errors import RequestError
@@ -38,6 +39,7 @@ COMMANDS = {
     "evaluate": "compare segmentations with the truth, choose a checkpoint, estimate intensity priors",
     "demo": "segment sample scans with the bundled model and write a report",
     "models": "list, download, verify, import and remove the networks' weights",
+    "info": "tell versions, devices, memory and models, for a report of a problem",
 }
 
 
@@ -76,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     relay = _Relay(_early_callback(arguments))
     progress = Progress(relay)
     try:
-        with _termination_as_interrupt():
+        with _termination_as_interrupt(), watch_for_cancel():
             _dispatch(arguments, progress, relay)
             sys.stdout.flush()
     except SystemExit as exit_request:  # argparse, after it printed the help

@@ -57,7 +57,14 @@ def test_help_lists_the_commands(capsys):
         assert line in text
 
 
-LEAVES = [("segment",), ("models", "list"), ("models", "download"), ("models", "import"), ("models", "verify")]
+LEAVES = [
+    ("segment",),
+    ("info",),
+    ("models", "list"),
+    ("models", "download"),
+    ("models", "import"),
+    ("models", "verify"),
+]
 COMMON = ("device", "threads", "precision", "progress", "overwrite", "quiet", "compatible", "version")
 
 
