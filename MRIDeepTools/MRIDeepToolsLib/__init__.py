@@ -1,4 +1,3 @@
-
 """What every module of the extension shares: nodes to files and back, jobs, set-up, settings.
 
 Nothing is imported here, so that a module file which needs one piece starts quickly. Files of this folder import
