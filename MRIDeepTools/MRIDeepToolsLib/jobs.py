@@ -33,7 +33,7 @@ from typing import Any, Union
 
 import slicer
 
-from . import processes
+from . import processes, settings
 from .errors import JobStartError
 from .guard import SceneGuard
 from .i18n import _
@@ -68,7 +68,7 @@ class CoreJob:
     environment : added to the environment of the process.
     events :
         False for a command that prints something else (``info --json``); its text is then ``outcome.output``.
-    command : another program in place of the core, for the set-up.
+    command : another program in place of the core (the set-up runs pip); nothing is added to its arguments.
 
     An exception of a callback does not disturb the job: it is logged, and raised by :meth:`wait` or, without a wait,
     from the timer that called it.
@@ -156,7 +156,7 @@ class CoreJob:
         try:
             words = self._arguments(self.folder) if callable(self._arguments) else self._arguments
             words = [str(word) for word in words]
-            if self._events and "--progress" not in words:
+            if self._events and self._command is None and "--progress" not in words:
                 words += ["--progress", "json"]
             command = [*(self._command if self._command is not None else processes.core_command()), *words]
             self._buffer.append("$ " + " ".join(self._private(_short(word)) for word in command))
@@ -225,7 +225,7 @@ class CoreJob:
             "MRI_DEEP_TOOLS_CANCEL_FILE": str(self._cancel_file),
             "MRI_DEEP_TOOLS_PARENT_PID": str(os.getpid()),
         }
-        return processes.child_environment({**own, **self._environment})
+        return processes.child_environment({**settings.environment(), **own, **self._environment})
 
     def _private(self, line: str) -> str:
         """Take the folders of this computer out of a line."""

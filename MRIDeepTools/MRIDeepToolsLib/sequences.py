@@ -160,6 +160,7 @@ def import_posteriors(
         sequence.SetIndexName(_("structure"))
         sequence.SetIndexType(sequence.TextIndex)
         for title, volume in zip(titles, maps, strict=True):
+            volume.SetName(title)
             sequence.SetDataNodeAtValue(volume, title)
     return sequence
 

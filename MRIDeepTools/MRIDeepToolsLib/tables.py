@@ -202,7 +202,6 @@ def _fill(name: str, node: Any, columns: Sequence[_Column]) -> Any:
             table.SetColumnUnitLabel(column.name, column.unit)
             table.SetColumnDescription(column.name, column.description)
             title = f"{column.name} ({column.unit})" if column.unit else column.name
-            table.SetColumnLongName(column.name, title)
             table.SetColumnTitle(column.name, title)
         table.SetUseColumnTitleAsColumnHeader(True)
         table.SetLocked(True)
