@@ -26,6 +26,7 @@ __all__ = [
     "disclaimer",
     "documentation_url",
     "duration_words",
+    "level_colour",
     "progress_words",
     "resource",
     "show_lines",
@@ -62,15 +63,21 @@ def coloured(text: str, kind: str = "") -> str:
     return f'<span style="color:{_COLOURS[kind]}">{sign}{body}</span>'
 
 
+def level_colour(kind: str) -> str:
+    """Return the colour of ``good``, ``warning``, ``error`` or ``quiet``, readable on light and dark grounds."""
+    return _COLOURS[kind]
+
+
 def show_lines(label: Any, lines: list[str], kind: str = "warning") -> None:
     """Show sentences in a label, one per line; an empty list hides the label."""
     label.text = "<br>".join(coloured(line, kind) for line in lines)
     label.visible = bool(lines)
 
 
-def ask_person(text: str, title: str) -> bool:
+def ask_person(question: str, details: str = "") -> bool:
     """Ask a question with OK and Cancel. Panels keep this function in a member, so that a test can answer itself."""
-    return bool(slicer.util.confirmOkCancelDisplay(text, windowTitle=title))
+    options = {"detailedText": details} if details else {}
+    return bool(slicer.util.confirmOkCancelDisplay(question, _("MRI Deep Tools"), **options))
 
 
 def duration_words(seconds: float) -> str:
@@ -255,7 +262,7 @@ class DeviceChoice:
 
         The chosen one stays in the list even where it is absent, so that an external GPU may come and go.
         """
-        chosen = settings.device()
+        chosen = settings.get("device")
         entries = [("auto", _("Automatic"))]
         found = devices or [{"name": "cpu", "description": ""}]
         for device in found:
@@ -275,13 +282,13 @@ class DeviceChoice:
 
     def refresh(self) -> None:
         """Take over a choice that was made in another panel."""
-        index = self._combo.findData(settings.device())
+        index = self._combo.findData(settings.get("device"))
         if index >= 0 and index != self._combo.currentIndex:
             self._combo.setCurrentIndex(index)
 
     def _changed(self) -> None:
         if not self._filling and self._combo.currentIndex >= 0:
-            settings.set_device(self._combo.itemData(self._combo.currentIndex))
+            settings.set_value("device", self._combo.itemData(self._combo.currentIndex))
 
 
 class ThreadsChoice:
@@ -294,7 +301,7 @@ class ThreadsChoice:
 
     def refresh(self) -> None:
         """Take over a choice that was made in another panel."""
-        self._spin_box.setValue(settings.threads() or 0)
+        self._spin_box.setValue(settings.get("threads"))
 
     def _changed(self) -> None:
-        settings.set_threads(self._spin_box.value)
+        settings.set_value("threads", self._spin_box.value)

@@ -1,0 +1,1 @@
+"""What the module SynthSegment is made of, beside its module file: parameters, checks, runs, panel of results."""

@@ -1,0 +1,338 @@
+"""One run: the scan goes out as a file, the core labels it in a process of its own, the results come in as nodes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import slicer
+from MRIDeepToolsLib import nodes, settings
+from MRIDeepToolsLib.errors import GlueError
+from MRIDeepToolsLib.jobs import CoreJob
+from slicer.i18n import tr as _
+
+__all__ = ["RunFailedError", "SegmentOptions", "SegmentOutputs", "SegmentRun", "needed_models"]
+
+BEST_MODEL, BUNDLED_MODEL = "synthseg-2.0", "synthseg-lite"
+ROBUST_MODEL, PARCELS_MODEL, SCORES_MODEL = "synthseg-robust-2.0", "synthseg-parc-2.0", "synthseg-qc-2.0"
+
+
+class RunFailedError(GlueError):
+    """A run ended without results; ``outcome`` is the job's, None where the results could not be placed."""
+
+    def __init__(self, sentence: str, outcome: Any = None) -> None:
+        super().__init__(sentence)
+        self.outcome = outcome
+
+    @property
+    def cancelled(self) -> bool:
+        """True when the person cancelled."""
+        return self.outcome is not None and self.outcome.status == "cancelled"
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """What a run is asked for, in the terms of ``mri-deep-tools segment``.
+
+    ``model`` and ``weights`` (a file or a folder) exclude each other; both empty: the best model on this computer.
+    ``crop`` is the side of the middle cube that is looked at, in mm. ``device`` and ``threads``: None takes the
+    application settings. ``grid`` is ``native`` or ``1mm``.
+    """
+
+    model: str = ""
+    weights: str = ""
+    parcels: bool = False
+    robust: bool = False
+    ct: bool = False
+    fast: bool = False
+    grid: str = "native"
+    crop: int = 0
+    volumes: bool = True
+    scores: bool = False
+    posteriors: bool = False
+    device: str | None = None
+    threads: int | None = None
+
+    def words(self) -> list[str]:
+        """Return the words of the command line that do not name files of a scan."""
+        words = []
+        if self.weights:
+            words += ["--weights", self.weights]
+        elif self.model and not self.robust:
+            words += ["--model", self.model]
+        flags = {"--parcellation": self.parcels, "--robust": self.robust, "--ct": self.ct, "--fast": self.fast}
+        words += [flag for flag, wanted in flags.items() if wanted]
+        if self.crop:
+            words += ["--crop", str(self.crop)]
+        return [*words, "--grid", self.grid, *settings.job_options(self.device, self.threads)]
+
+
+def needed_models(options: SegmentOptions, models: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the models that a run needs and that are not on this computer, of the core's list of models."""
+    absent = {model["name"]: model for model in models if model["status"] == "absent"}
+    wanted = []
+    if options.robust:
+        wanted.append(ROBUST_MODEL)
+    elif options.model:
+        wanted.append(options.model)
+    elif BUNDLED_MODEL in absent:  # otherwise the core falls back to the bundled one
+        wanted.append(BEST_MODEL)
+    if options.weights:
+        return []  # the core looks for the other parts beside them, and says what is missing
+    wanted += [PARCELS_MODEL] if options.parcels else []
+    wanted += [SCORES_MODEL] if options.scores else []
+    return [absent[name] for name in wanted if name in absent]
+
+
+@dataclass
+class SegmentOutputs:
+    """The nodes that a run made or filled, and what it has to say.
+
+    For a sequence, ``segmentation`` shows the current time point (None where the sequence has no browser) and
+    ``sequence`` holds all of them.
+    """
+
+    segmentation: Any = None
+    sequence: Any = None
+    volumes: Any = None
+    chart: Any = None
+    scores: Any = None
+    posteriors: Any = None
+    warnings: list[str] = field(default_factory=list)
+    model: str = ""
+    device: str = ""
+    seconds: float = 0.0
+
+
+class SegmentRun:
+    """Labels one volume, or all time points of its sequence.
+
+    Parameters
+    ----------
+    volume : scalar volume node.
+    options : see :class:`SegmentOptions`.
+    segmentation, volumes, scores, posteriors : nodes to fill instead of new ones.
+    all_time_points : label the whole sequence that the volume belongs to.
+    on_progress, on_log, on_warning : as for :class:`MRIDeepToolsLib.jobs.CoreJob`.
+    on_done : called once with this run, when ``outputs`` or ``error`` is known; on the main thread.
+
+    """
+
+    def __init__(
+        self,
+        volume: Any,
+        options: SegmentOptions,
+        *,
+        segmentation: Any = None,
+        volumes: Any = None,
+        scores: Any = None,
+        posteriors: Any = None,
+        all_time_points: bool = False,
+        on_progress: Callable[[float, str, float | None], None] | None = None,
+        on_log: Callable[[str], None] | None = None,
+        on_warning: Callable[[str], None] | None = None,
+        on_done: Callable[[SegmentRun], None] | None = None,
+    ) -> None:
+        self.options, self.all_time_points, self.on_done = options, all_time_points, on_done
+        self.outputs: SegmentOutputs | None = None
+        self.error: RunFailedError | None = None
+        self._volume = volume
+        targets = {"segmentation": segmentation, "volumes": volumes, "scores": scores, "posteriors": posteriors}
+        self._targets = targets
+        self._guard: Any = None
+        self._frames: list[Any] = []
+        self._made: list[Any] = []
+        self.job = CoreJob(
+            self._arguments,
+            on_progress=on_progress,
+            on_log=on_log,
+            on_warning=on_warning,
+            on_finished=self._finished,
+            environment=settings.environment(),
+        )
+
+    @property
+    def running(self) -> bool:
+        """True from the start until the results are in the scene, or the error is known."""
+        return self.job.running
+
+    def start(self) -> SegmentRun:
+        """Write the input and start the core; returns at once.
+
+        Raises
+        ------
+        NodeError, GeometryError : the input cannot be used. JobStartError : the core cannot be started.
+
+        """
+        nodes.check_volume(self._volume)
+        self._guard = nodes.SceneGuard(input=self._volume, **self._targets)
+        try:
+            self.job.start()
+        except BaseException:
+            self._guard.release()
+            raise
+        return self
+
+    def cancel(self) -> None:
+        """End the run; within two seconds nothing of it is left."""
+        self.job.cancel()
+
+    def wait(self, timeout_s: float | None = None) -> SegmentOutputs:
+        """Wait while the application stays alive, and return the outputs.
+
+        Raises
+        ------
+        RunFailedError : the run failed, crashed or was cancelled, its results could not be placed, or time is over.
+
+        """
+        if self.job.wait(timeout_s) is None:
+            raise RunFailedError(_("The run has not ended in time."))
+        if self.error is not None:
+            raise self.error
+        return self.outputs
+
+    # ------------------------------------------------------------------------------------------------------ going out
+
+    def _arguments(self, folder: Path) -> list[Any]:
+        """Write the input into the job's folder and return the words of the command."""
+        if self.all_time_points:
+            return self._sequence_arguments(folder)
+        nodes.export_volume(self._volume, folder / "scan.nii")
+        words = ["segment", folder / "scan.nii", folder / "scan_dseg.nii", "--hide-names", *self.options.words()]
+        for option, name in self._wanted_files().items():
+            words += [f"--{option}", folder / f"scan_{name}"]
+        return words
+
+    def _sequence_arguments(self, folder: Path) -> list[Any]:
+        """Write all time points and lists of files: one command labels them with one loaded network."""
+        self._frames = nodes.export_sequence(self._volume, folder)
+        endings = {"labels": "dseg.nii", **self._wanted_files()}
+        lists = {"scans": [f"{frame.stem}.nii" for frame in self._frames]}
+        lists.update({key: [f"{frame.stem}_{end}" for frame in self._frames] for key, end in endings.items()})
+        for key, names in lists.items():
+            lines = "".join(f"{folder / name}\n" for name in names)
+            (folder / f"{key}.txt").write_text(lines, encoding="utf-8")
+        words = ["segment", folder / "scans.txt", folder / "labels.txt", "--hide-names", *self.options.words()]
+        for option in self._wanted_files():
+            words += [f"--{option}", folder / f"{option}.txt"]
+        return words
+
+    def _wanted_files(self) -> dict[str, str]:
+        """Return option of the core -> end of the file name."""
+        wanted = {"volumes": "volumes.csv"} if self.options.volumes else {}
+        if self.options.scores:
+            wanted["qc"] = "scores.csv"
+        if self.options.posteriors and not self.all_time_points:
+            wanted["posteriors"] = "posteriors.nii"
+        return wanted
+
+    # ------------------------------------------------------------------------------------------------------- coming in
+
+    def _finished(self, outcome: Any) -> None:
+        """Put the results into the scene in one step, or keep the reason why there are none."""
+        fault: Exception | None = None
+        try:
+            if outcome.ok:
+                self._take_in(outcome)
+            else:
+                self.error = RunFailedError(outcome.sentence, outcome)
+        except GlueError as error:
+            self.error = RunFailedError(str(error))
+        except Exception as error:  # noqa: BLE001 - raised again when the panel knows that the run is over
+            self.error = RunFailedError(_("The results could not be put into the scene: {reason}").format(reason=error))
+            fault = error
+        self._guard.release()
+        if self.error is not None:
+            self._drop_made()
+        if self.on_done is not None:
+            self.on_done(self)
+        if fault is not None:
+            raise fault
+
+    def _take_in(self, outcome: Any) -> None:
+        reference = self._guard.node("input")
+        outputs = SegmentOutputs(warnings=list(outcome.warnings), seconds=outcome.seconds)
+        outputs.model = str(outcome.results[-1].get("model", "")) if outcome.results else ""
+        outputs.device = str(outcome.device.get("device", ""))
+        if self.all_time_points:
+            self._take_in_sequence(outputs, reference)
+        else:
+            self._take_in_volume(outputs, reference)
+        self.outputs = outputs
+
+    def _take_in_volume(self, outputs: SegmentOutputs, reference: Any) -> None:
+        """Read the labels first: they are what everything else belongs to."""
+        folder, native = self.job.folder, self.options.grid == "native"
+        target = {name: self._guard.node(name) for name in self._targets}
+        labels, table = folder / "scan_dseg.nii", folder / "scan_dseg.tsv"
+        name = nodes.output_name(reference, _("labels"))
+        outputs.segmentation = self._keep(
+            nodes.import_segmentation(labels, table, reference, name, target["segmentation"], same_grid=native),
+            target["segmentation"],
+        )
+        if self.options.volumes:
+            name = nodes.output_name(reference, _("volumes"))
+            made = nodes.import_volumes_table(folder / "scan_volumes.csv", name, target["volumes"])
+            outputs.volumes = self._keep(made, target["volumes"])
+            outputs.chart = self._keep(nodes.volumes_chart(made, name))
+        if self.options.scores:
+            name = nodes.output_name(reference, _("quality"))
+            made = nodes.import_scores_table(folder / "scan_scores.csv", name, target["scores"])
+            outputs.scores = self._keep(made, target["scores"])
+        if self.options.posteriors:
+            name, same = nodes.output_name(reference, _("soft maps")), reference if native else None
+            path = folder / "scan_posteriors.nii"
+            made = nodes.import_posteriors(path, same, name, target["posteriors"], table_path=table)
+            outputs.posteriors = self._keep(made, target["posteriors"])
+        self._place(outputs, reference, folder / "scan_dseg.json")
+
+    def _take_in_sequence(self, outputs: SegmentOutputs, reference: Any) -> None:
+        folder, stem = self.job.folder, self._frames[0].stem
+        name = nodes.output_name(reference, _("labels"))
+        made = nodes.import_segmentation_sequence(self._frames, folder, reference, name)
+        outputs.sequence, outputs.segmentation = made
+        self._made += [node for node in made if node is not None]
+        for option, ending, what in (("volumes", "volumes", _("volumes")), ("qc", "scores", _("quality"))):
+            if option not in self._wanted_files():
+                continue
+            merged = self._merge([folder / f"{frame.stem}_{ending}.csv" for frame in self._frames])
+            target = self._guard.node(ending)
+            table = nodes.import_table(merged, nodes.output_name(reference, what), target)
+            setattr(outputs, ending, self._keep(table, target))
+        self._place(outputs, reference, folder / f"{stem}_dseg.json")
+
+    def _merge(self, paths: list[Path]) -> Path:
+        """Write the tables of all time points as one, with the number of the time point in the first column."""
+        rows: list[list[str]] = []
+        for path, frame in zip(paths, self._frames):  # noqa: B905 - Python 3.9
+            with path.open(encoding="utf-8", newline="") as stream:
+                header, *values = list(csv.reader(stream))
+            rows = rows or [[_("Time point"), *header[1:]]]
+            rows += [[frame.index, *row[1:]] for row in values]
+        merged = paths[0].with_name(f"all_{paths[0].name}")
+        with merged.open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows(rows)
+        return merged
+
+    def _place(self, outputs: SegmentOutputs, reference: Any, sidecar: Path) -> None:
+        """Put all outputs beside the input, in the subject hierarchy and in the world, and note where they are from."""
+        tables = (outputs.volumes, outputs.chart, outputs.scores)
+        for node in (outputs.segmentation, outputs.sequence, *tables, outputs.posteriors):
+            if node is not None:
+                nodes.place_beside(node, reference)
+                nodes.set_provenance(node, sidecar)
+
+    def _keep(self, node: Any, target: Any = None) -> Any:
+        """Remember a new node, so that it can be taken back when a later step fails."""
+        if node is not target:
+            self._made.append(node)
+        return node
+
+    def _drop_made(self) -> None:
+        for node in reversed(self._made):
+            if slicer.mrmlScene.IsNodePresent(node):
+                slicer.mrmlScene.RemoveNode(node)
+        self._made.clear()
