@@ -1,0 +1,392 @@
+"""Give the classes of PySide6 the manners of PythonQt, the binding that Slicer uses.
+
+The classes themselves are changed, for the whole process: objects that Qt makes (by a .ui file, by a layout) then have
+the right exact type, which the parameter node wrapper compares. What changes:
+
+* Qt properties are attributes: ``button.text = "Go"``; so ``button.text()`` raises TypeError, as in Slicer.
+* An unknown attribute cannot be set on a widget.
+* ``connect("clicked(bool)", f)``; an unknown signature prints a line, returns False and is a finding.
+* A slot gets at most as many arguments as it declares; an exception in it is printed, recorded and swallowed.
+* ``name``, ``className()``, ``delete()``, ``exec_()``; enum members compare with integers.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any
+
+import shiboken6
+from PySide6 import QtCore, QtGui, QtWidgets
+
+from .findings import findings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+QObject = QtCore.QObject
+_get_attribute = QObject.__getattribute__
+_signal_instance = type(QtCore.QTimer.timeout.__get__(QtCore.QTimer(), QtCore.QTimer))
+_immortal: list[Any] = []
+_native: set[type] = set()
+# While a .ui file is loaded, PySide6 sets each child as an attribute of the panel; PythonQt finds children by name.
+loading_ui: list[bool] = []
+
+# Names that an object of this process may carry although Qt does not know them: our own notes on stand-in classes.
+OWN_PREFIX = "_s_"
+
+
+def install() -> None:
+    """Change the classes. Call once, before the first widget is made."""
+    if sys.version_info < (3, 12):
+        # PySide6 6.12 loses references to True and False at each Signal(bool); where they are counted, keep them alive.
+        _immortal.append([True] * 2_000_000 + [False] * 2_000_000)
+    for module in (QtCore, QtGui, QtWidgets):
+        # dir(), because vars() lacks the classes not yet looked at; bases first, because derived classes look at them.
+        classes = [c for c in (getattr(module, name) for name in dir(module)) if isinstance(c, type)]
+        for cls in sorted(classes, key=lambda c: len(c.__mro__)):
+            if issubclass(cls, QObject):
+                _patch_class(cls)
+            else:
+                _patch_enums(cls)
+    QObject.className = lambda self: self.metaObject().className()
+    QObject.delete = shiboken6.delete
+    QObject.name = _Name()
+
+
+def _patch_class(cls: type) -> None:
+    if cls in _native:
+        return
+    _native.add(cls)
+    meta = cls.staticMetaObject
+    for index in range(meta.propertyOffset(), meta.propertyCount()):
+        name = meta.property(index).name()
+        if not name.startswith("_") and name != "objectName":
+            setattr(cls, name, QtProperty(cls, meta.property(index)))
+    for index in range(meta.propertyOffset()):  # such as QSpinBox.sizeHint, which hides the property of QWidget
+        if callable(cls.__dict__.get(meta.property(index).name())):
+            setattr(cls, meta.property(index).name(), QtProperty(cls, meta.property(index)))
+    cls.__setattr__ = _set_attribute
+    if "__getattribute__" in cls.__dict__:  # QObject, and classes with methods that are static as well, such as QFile
+        cls.__getattribute__ = _make_get(cls.__dict__["__getattribute__"])
+    if cls is QObject:
+        cls.objectName = QtProperty(cls, meta.property(meta.indexOfProperty("objectName")))
+    _patch_enums(cls)
+
+
+def _patch_enums(cls: type) -> None:
+    """Let the enums of a class compare with integers and be used as such: ``qt.Qt.Checked == 2``."""
+    for value in [cls.__dict__[name] for name in list(cls.__dict__)]:
+        if isinstance(value, enum.EnumMeta) and not issubclass(value, int):
+            value.__eq__ = _enum_equal
+            value.__hash__ = lambda self: hash(self.value)
+            value.__int__ = lambda self: int(self.value)
+            value.__index__ = lambda self: int(self.value)
+
+
+def _enum_equal(self: enum.Enum, other: object) -> bool:
+    if type(other) is type(self):
+        return self.value == other.value
+    return self.value == other if isinstance(other, int) else NotImplemented
+
+
+# --- properties ------------------------------------------------------------------------------------------------------
+
+
+class QtProperty:
+    """A Qt property as an attribute. On the class, the original method is returned: some getters are static."""
+
+    def __init__(self, cls: type, meta: QtCore.QMetaProperty) -> None:
+        self.name = name = meta.name()
+        self.type_name = meta.typeName()
+        capital = name[0].upper() + name[1:]
+        self.getter = next(
+            (getattr(cls, n) for n in (name, f"is{capital}", f"has{capital}") if callable(getattr(cls, n, None))), None
+        )
+        self.class_value = getattr(cls, name, None)
+        setter = {"pos": "move", "size": "resize"}.get(name, f"set{capital}")
+        self.setter = getattr(cls, setter, None)
+        self.writable = meta.isWritable()
+        if cls is QtCore.QTimer and name == "singleShot":
+            self.getter = QtCore.QTimer.isSingleShot
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self.class_value if self.class_value is not None else self
+        if self.getter is None:
+            return instance.property(self.name)
+        return self.getter() if _is_static(self.getter) else self.getter(instance)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        if not self.writable:
+            raise AttributeError(f"property '{self.name}' of '{type(instance).__name__}' object is not writable")
+        value = self._converted(value)
+        if self.setter is None:
+            if not instance.setProperty(self.name, value):
+                raise ValueError(f"property '{self.name}' does not accept {value!r}")
+            return
+        if _is_static(self.setter):
+            self.setter(value)
+            return
+        try:
+            self.setter(instance, value)
+        except TypeError:
+            if not isinstance(value, int):
+                raise ValueError(
+                    f"property '{self.name}' of type '{self.type_name}' does not accept an object of type "
+                    f"{type(value).__name__}"
+                ) from None
+            self.setter(instance, type(self.getter(instance))(value))  # an enum given as its number
+
+    def _converted(self, value: Any) -> Any:
+        if self.type_name == "int":
+            return int(value)
+        if self.type_name == "double":
+            return float(value)
+        if self.type_name == "bool":
+            return bool(value)
+        if self.type_name == "QString":
+            return "" if value is None else str(value)
+        return value
+
+
+def _is_static(function: Callable) -> bool:
+    """Tell whether a method of Qt needs no object, such as QCoreApplication.applicationName()."""
+    return type(function).__name__ == "builtin_function_or_method"
+
+
+class _Name:
+    """``name`` is another word for ``objectName``."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else instance.objectName
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        instance.objectName = value
+
+
+def native(cls: type) -> bool:
+    """Tell whether a class stands for a C++ class of Slicer, whose attributes are fixed."""
+    return cls in _native or "_stand_in" in cls.__dict__
+
+
+def _set_attribute(self: Any, name: str, value: Any) -> None:
+    cls = type(self)
+    for base in cls.__mro__:
+        attribute = base.__dict__.get(name)
+        if attribute is None:
+            continue
+        if isinstance(attribute, QtCore.Property):
+            attribute.fset(self, value)
+            return
+        if hasattr(type(attribute), "__set__"):
+            attribute.__set__(self, value)
+            return
+        break
+    if isinstance(value, _signal_instance) or name.startswith(OWN_PREFIX):
+        self.__dict__[name] = value
+    elif loading_ui and isinstance(value, QObject):
+        pass
+    elif not native(cls):
+        self.__dict__[name] = value
+    elif shiboken6.isValid(self) and name.encode() in [bytes(n.data()) for n in self.dynamicPropertyNames()]:
+        self.setProperty(name, value)
+    else:
+        message = f"'{cls.__name__}' object has no attribute '{name}' (it cannot be set on a C++ object)"
+        findings.record(f"unknown attribute set: {message}")
+        raise AttributeError(message)
+
+
+def _make_get(original: Callable) -> Callable:
+    """Return the attribute look-up of PythonQt around the one that a class of PySide6 brings."""
+
+    def get(self: Any, name: str) -> Any:
+        if name == "connect":
+            return lambda *arguments: connect(self, *arguments)
+        if name == "disconnect":
+            return lambda *arguments: disconnect(self, *arguments)
+        try:
+            value = original(self, name)
+        except AttributeError:
+            if name.startswith("_"):
+                raise
+            return _missing(self, name)
+        return BoundSignal(self, name, value) if type(value) is _signal_instance else value
+
+    return get
+
+
+def _missing(self: Any, name: str) -> Any:
+    """Look where PythonQt looks after the class: dynamic properties, children by name, enums of the class."""
+    cls = type(self)
+    try:
+        if name.encode() in [bytes(n.data()) for n in self.dynamicPropertyNames()]:
+            return self.property(name)
+        for child in self.children():
+            if child.objectName == name:
+                return child
+    except RuntimeError:  # the C++ part is gone, or is not made yet
+        pass
+    value = getattr(cls, name, None)
+    if isinstance(value, enum.Enum):
+        return value
+    raise AttributeError(f"'{cls.__name__}' object has no attribute '{name}'")
+
+
+# --- signals and slots -----------------------------------------------------------------------------------------------
+
+
+def argument_limit(function: Callable) -> int | None:
+    """Return how many positional arguments a callable takes; None for any number or for a builtin one."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+
+
+def make_slot(function: Callable, where: str) -> Callable:
+    """Wrap a callable as PythonQt calls it: surplus arguments dropped, exceptions recorded and swallowed."""
+    limit = argument_limit(function)
+    builtin = not hasattr(getattr(function, "__func__", function), "__code__") and not inspect.isclass(function)
+
+    def slot(*arguments: Any) -> None:
+        try:
+            try:
+                function(*arguments[:limit])
+            except TypeError:
+                if not builtin or not arguments:
+                    raise
+                function()
+        except Exception as error:  # noqa: BLE001 - this is what PythonQt does; it is written down
+            findings.record_exception(where, error)
+
+    return slot
+
+
+def _describe(function: Any) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
+def _normalized(signature: str) -> str:
+    text = signature.strip()
+    if text[:1] in "12":
+        text = text[1:]
+    return bytes(QtCore.QMetaObject.normalizedSignature(text).data()).decode()
+
+
+def _stand_in_signals(cls: type) -> dict[str, str]:
+    """Return signature -> signal attribute of the stand-in classes a class derives from."""
+    table: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        table.update(base.__dict__.get("_signals", {}))
+    return table
+
+
+class BoundSignal:
+    """A signal of one object: ``button.clicked.connect(f)``, ``.disconnect(f)``, ``.emit(...)``, or called to emit."""
+
+    def __init__(self, owner: QObject, name: str, signal: Any) -> None:
+        self._owner, self._name, self._signal = owner, name, signal
+
+    def _signature(self) -> str:
+        """Return the first signature of that name, with all arguments, as PythonQt takes it."""
+        for signature, attribute in _stand_in_signals(type(self._owner)).items():
+            if attribute == self._name:
+                return signature
+        meta = self._owner.metaObject()
+        for index in range(meta.methodCount()):
+            method = meta.method(index)
+            is_signal = method.methodType() == QtCore.QMetaMethod.MethodType.Signal
+            if is_signal and bytes(method.name().data()).decode() == self._name:
+                return bytes(method.methodSignature().data()).decode()
+        return f"{self._name}()"
+
+    def connect(self, *arguments: Any) -> bool:
+        return connect(self._owner, self._signature(), *arguments, own=self._signal)
+
+    def disconnect(self, *arguments: Any) -> bool:
+        if not arguments:
+            for entry in [e for e in _connections(self._owner) if e[0] == self._signature()]:
+                disconnect(self._owner, entry[0], entry[1])
+            return True
+        return disconnect(self._owner, self._signature(), *arguments)
+
+    def emit(self, *arguments: Any) -> None:
+        self._signal.emit(*arguments)
+
+    __call__ = emit
+
+    def __getitem__(self, overload: Any) -> BoundSignal:
+        return BoundSignal(self._owner, self._name, self._signal[overload])
+
+
+def _connections(owner: QObject) -> list[tuple[str, Any, Callable, Any]]:
+    return owner.__dict__.setdefault("_s_connections", [])
+
+
+def connect(owner: QObject, signature: str, *target: Any, own: Any = None) -> bool:
+    """Connect a signal, given by its signature, to a callable or to a slot of another object."""
+    text = _normalized(signature)
+    function = _target(owner, text, target)
+    if function is None:
+        return False
+    slot = make_slot(function, f"slot {_describe(function)} of {type(owner).__name__}.{text}")
+    stand_in = _stand_in_signals(type(owner)).get(text)
+    if stand_in:
+        _get_attribute(owner, stand_in).connect(slot)
+        handle = (stand_in, None)
+    elif own is not None and "PyObject" in text:
+        own.connect(slot)
+        handle = (own, None)
+    elif owner.metaObject().indexOfSignal(text) >= 0 and "PyObject" not in text:
+        handle = (None, QObject.connect(owner, QtCore.SIGNAL(text), slot))
+    else:
+        return _refuse(owner, f"there is no signal {text}")
+    _connections(owner).append((text, target[-1] if len(target) == 1 else target, slot, handle))
+    return True
+
+
+def _target(owner: QObject, text: str, target: tuple) -> Callable | None:
+    if len(target) == 1 and callable(target[0]):
+        return target[0]
+    if len(target) == 1 and isinstance(target[0], BoundSignal):
+        return target[0].emit
+    if len(target) == 2 and callable(target[1]):
+        return target[1]
+    if len(target) == 2 and isinstance(target[1], str):
+        name = _normalized(target[1]).split("(")[0]
+        function = getattr(target[0], name, None)
+        if isinstance(function, BoundSignal):
+            return function.emit
+        if callable(function):
+            return function
+        _refuse(owner, f"{type(target[0]).__name__} has no slot {target[1]} for {text}")
+        return None
+    _refuse(owner, f"{target!r} cannot be called for {text}")
+    return None
+
+
+def _refuse(owner: QObject, why: str) -> bool:
+    findings.record(f"connect failed on {type(owner).__name__} '{owner.objectName}': {why}")
+    return False
+
+
+def disconnect(owner: QObject, signature: str, *target: Any) -> bool:
+    """Undo a connect of the same arguments; False where there was none."""
+    text = _normalized(signature)
+    wanted = target[-1] if len(target) == 1 else target
+    connections = _connections(owner)
+    for entry in connections:
+        if entry[0] == text and (not target or entry[1] == wanted):
+            connections.remove(entry)
+            signal, connection = entry[3]
+            if connection is not None:
+                QObject.disconnect(connection)
+            else:
+                (_get_attribute(owner, signal) if isinstance(signal, str) else signal).disconnect(entry[2])
+            return True
+    return False
