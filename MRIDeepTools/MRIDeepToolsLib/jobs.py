@@ -107,7 +107,7 @@ class CoreJob:
         self._callback_error: BaseException | None = None
         self._begin = 0.0
         self._ended_at: float | None = None
-        self._cancelled = self._in_tick = False
+        self._cancelled = self._in_tick = self._waiting = False
         self._known: dict[int, str] = {}
 
     # ------------------------------------------------------------------------------------------------ state
@@ -205,12 +205,16 @@ class CoreJob:
         if self._in_tick:
             raise JobStartError(_("A job cannot be waited for inside one of its own callbacks."))
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while self.running:
-            self._reader.activity.wait(0.02)
-            process_events()
-            self._tick()
-            if self.running and deadline is not None and time.monotonic() >= deadline:
-                return None
+        self._waiting = True
+        try:
+            while self.running:
+                self._reader.activity.wait(0.02)
+                process_events()
+                self._tick()
+                if self.running and deadline is not None and time.monotonic() >= deadline:
+                    return None
+        finally:
+            self._waiting = False
         self._raise_callback_error()
         return self.outcome
 
@@ -246,7 +250,7 @@ class CoreJob:
 
     def _on_timer(self) -> None:
         self._tick()
-        if self.outcome is not None:
+        if self.outcome is not None and not self._waiting:
             self._raise_callback_error()
 
     def _raise_callback_error(self) -> None:
@@ -306,7 +310,7 @@ class CoreJob:
             exit_code,
             cancelled=self._cancelled,
             error=self._error_event,
-            last_lines=self._buffer.last_lines(30),
+            last_lines=[line for line in self._buffer.last_lines(30) if not line.startswith("$ ")],
             stage=self.stage,
         )
         if not outcome.ok or not self._reader.at_end:

@@ -47,11 +47,7 @@ def python_slicer() -> str:
     if found:
         return found
     name = "PythonSlicer.exe" if _WINDOWS else "PythonSlicer"
-    home = getattr(getattr(slicer, "app", None), "slicerHome", None)
-    folders = [Path(sys.executable).parent, Path(sys.executable).parent.parent / "bin"]
-    if home:
-        folders = [Path(home) / "bin", Path(home), *folders]
-    for folder in folders:
+    for folder in _beside_application():
         if (folder / name).is_file():
             return str(folder / name)
     raise JobStartError(
@@ -60,6 +56,13 @@ def python_slicer() -> str:
             "application. Please reinstall Slicer, or put the folder of PythonSlicer on the PATH."
         )
     )
+
+
+def _beside_application() -> list[Path]:
+    """Return the folders where PythonSlicer is when it is not on the PATH (developer builds)."""
+    home = getattr(getattr(slicer, "app", None), "slicerHome", None)
+    own = Path(sys.executable).parent
+    return [*([Path(home) / "bin", Path(home)] if home else []), own, own.parent / "bin"]
 
 
 def core_command() -> list[str]:
