@@ -60,6 +60,7 @@ class HomePanel:
         ui = self.ui
         ui.setupButton.connect("clicked(bool)", self.set_up)
         ui.refreshButton.connect("clicked(bool)", self.refresh)
+        ui.openButton.connect("clicked(bool)", open_segmentation)
         ui.downloadButton.connect("clicked(bool)", self.download)
         ui.importButton.connect("clicked(bool)", self.import_models)
         ui.verifyButton.connect("clicked(bool)", self.verify)
@@ -122,6 +123,7 @@ class HomePanel:
         ):
             label.text = words(info) if info else coloured(self._unknown(state), "quiet")
         ui.setupButton.text = _("Repair") if state.ready else _("Set up")
+        ui.openButton.visible = state.ready
         self.models.set_models((info or {}).get("models") or [])
         self._update_buttons()
         if not ui.reportCollapsibleButton.collapsed:
@@ -268,8 +270,9 @@ def device_words(info: Info) -> str:
         if graphics[0].get("memory_gb"):
             parts.append(_("{size:.0f} GB").format(size=float(graphics[0]["memory_gb"])))
         return coloured(", ".join(parts), "good")
-    text = _("CPU, {threads} threads, {size:.0f} GB of memory")
-    return coloured(text.format(threads=info.get("threads") or "?", size=float(info.get("memory_gb") or 0)), "good")
+    threads, size = int(info.get("threads") or 0), float(info.get("memory_gb") or 0)
+    text = _("CPU with one thread, {size:.0f} GB") if threads == 1 else _("CPU with {threads} threads, {size:.0f} GB")
+    return coloured(text.format(threads=threads, size=size), "good")
 
 
 def driver_words(info: Info) -> str:
@@ -286,6 +289,12 @@ def models_words(info: Info) -> str:
         return coloured(_("none on this computer, {count} to download").format(count=away), "warning")
     text = _("{count} on this computer, {more} to download").format(count=len(here), more=away)
     return coloured(text, "good")
+
+
+def open_segmentation() -> None:
+    """Go to the module that most people came for."""
+    if slicer.util.mainWindow() is not None:
+        slicer.util.selectModule("SynthSegment")
 
 
 def choose_folder(title: str, start: str) -> str:

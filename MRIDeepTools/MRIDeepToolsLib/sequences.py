@@ -14,7 +14,7 @@ from .grids import node_geometry, require_same_grid
 from .i18n import _
 from .labels import display_name, read_label_table
 from .segmentations import import_segmentation
-from .volumes import ExportedVolume, export_volume, new_node
+from .volumes import ExportedVolume, export_volume, keep_voxel_order, new_node
 
 __all__ = ["Frame", "export_sequence", "import_posteriors", "import_segmentation_sequence", "sequence_of"]
 
@@ -145,6 +145,7 @@ def import_posteriors(
     read = slicer.vtkMRMLSequenceNode()
     storage = slicer.vtkMRMLVolumeSequenceStorageNode()
     storage.SetFileName(str(path))
+    keep_voxel_order(storage)
     slicer.mrmlScene.AddNode(storage)  # it reads only inside a scene
     try:
         if not storage.ReadData(read) or read.GetNumberOfDataNodes() == 0:

@@ -16,7 +16,15 @@ from .grids import Grid, check_exportable, file_geometry, node_geometry, require
 from .hierarchy import unique_name
 from .i18n import _
 
-__all__ = ["ExportedVolume", "check_volume", "export_volume", "import_volume", "new_node", "read_volume"]
+__all__ = [
+    "ExportedVolume",
+    "check_volume",
+    "export_volume",
+    "import_volume",
+    "keep_voxel_order",
+    "new_node",
+    "read_volume",
+]
 
 
 @dataclass(frozen=True)
@@ -41,13 +49,15 @@ def check_volume(volume: Any) -> Grid:
     """
     if volume is None:
         raise NodeError(_("Select a volume."))
-    if not volume.IsA("vtkMRMLScalarVolumeNode") or volume.IsA("vtkMRMLTensorVolumeNode"):
+    if not volume.IsA("vtkMRMLVolumeNode"):
         raise NodeError(_("The input must be a scalar volume."))
     grid = node_geometry(volume)
     if volume.GetImageData().GetNumberOfScalarComponents() != 1:
         raise NodeError(
             _("The input has several values per voxel (colour, vector or diffusion); a scalar volume is needed.")
         )
+    if not volume.IsA("vtkMRMLScalarVolumeNode") or volume.IsA("vtkMRMLTensorVolumeNode"):
+        raise NodeError(_("The input must be a scalar volume."))
     check_exportable(volume, grid)
     return grid
 
@@ -101,9 +111,19 @@ def read_volume(path: str | Path, node: Any) -> Grid:
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
     storage.SetCenterImage(0)
+    keep_voxel_order(storage)
     if not storage.ReadData(node) or node.GetImageData() is None:
         raise ResultError(_("The result {name} cannot be read.").format(name=path.name))
     return node_geometry(node)
+
+
+def keep_voxel_order(storage: Any) -> None:
+    """Make a storage node read voxels in the order of the file.
+
+    Slicer 5.8 and later otherwise reverses the slices of a left-handed grid, which would then not be the input's.
+    """
+    if hasattr(storage, "SetForceRightHandedIJKCoordinateSystem"):
+        storage.SetForceRightHandedIJKCoordinateSystem(False)
 
 
 def import_volume(path: str | Path, reference: Any, name: str, node: Any = None, *, same_grid: bool = True) -> Any:
