@@ -19,6 +19,7 @@ OWN_WEIGHTS = "own"
 
 Model = Mapping[str, Any]
 
+_YEAR = re.compile(r"\((\d{4})\)")
 _DOI = re.compile(r"doi:(10\.\S+?)(?=[;,)\s]|$)")
 
 
@@ -35,18 +36,21 @@ def can_download(model: Model) -> bool:
     return model["status"] == "absent" and not model.get("bundled")
 
 
-def about_model(model: Model) -> str:
-    """Return description, state, needs, licence and citations of a model as rich text with links."""
+def about_model(model: Model, *, short: bool = False) -> str:
+    """Return description, state, needs, licence and citations of a model as rich text with links.
+
+    ``short`` names papers by author and year alone.
+    """
     kind = "good" if model["status"] != "absent" else "warning"
     state = f"{status_words(model)}, {model['size_text']}" if model.get("size") else status_words(model)
     lines = [f"{html.escape(model['description'])}.", f"<b>{_('State')}:</b> {coloured(state, kind)}"]
     needs = model.get("input_needs") or {}
-    wanted = [str(needs[key]) for key in ("contrast", "field_of_view") if needs.get(key)]
-    if wanted:
+    wanted = [str(needs[key]).partition(";")[0] for key in ("contrast", "field_of_view") if needs.get(key)]
+    if wanted and not short:
         lines.append(f"<b>{_('Input')}:</b> {html.escape('; '.join(wanted))}")
     lines.append(f"<b>{_('Licence')}:</b> {html.escape(str(model['licence']))}")
     if model.get("citation"):
-        cited = "; ".join(_linked(text) for text in model["citation"])
+        cited = "; ".join(_linked(text, short=short) for text in model["citation"])
         lines.append(f"<b>{_('Please cite')}:</b> {cited}")
     return "<br>".join(lines)
 
@@ -113,16 +117,17 @@ class ModelChoice:
             self._combo.addItem(text, name)
         self._combo.setCurrentIndex([name for name, _text in entries].index(chosen))
         self._filling = False
-        self._tell()
+        self.show_about()
 
     def _changed(self) -> None:
         if not self._filling:
-            self._tell()
+            self.show_about()
             self._on_changed(self.chosen)
 
-    def _tell(self) -> None:
+    def show_about(self) -> None:
+        """Show what is known of the chosen model, or hide the label."""
         model = next((model for model in self._models if model["name"] == self.chosen), None)
-        self._about.text = "" if model is None else about_model(model)
+        self._about.text = "" if model is None else about_model(model, short=True)
         self._about.visible = model is not None
 
 
@@ -186,6 +191,9 @@ def _task_words(task: str) -> str:
     return words.get(task, task)
 
 
-def _linked(text: str) -> str:
-    """Return a citation as rich text, its DOI being a link."""
+def _linked(text: str, *, short: bool) -> str:
+    """Return a citation as rich text, its DOI being a link; short: ``Billot et al. 2023``, being the link."""
+    doi, year = _DOI.search(text), _YEAR.search(text)
+    if short and doi and year:
+        return f'<a href="https://doi.org/{doi[1]}">{html.escape(text.partition(",")[0])} {year[1]}</a>'
     return _DOI.sub(lambda match: f'<a href="https://doi.org/{match[1]}">doi:{match[1]}</a>', html.escape(text))

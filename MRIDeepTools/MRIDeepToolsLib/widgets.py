@@ -23,12 +23,14 @@ __all__ = [
     "ThreadsChoice",
     "ask_person",
     "coloured",
+    "device_name",
     "disclaimer",
     "documentation_url",
     "duration_words",
     "level_colour",
     "progress_words",
     "resource",
+    "sentence",
     "show_lines",
 ]
 
@@ -68,9 +70,15 @@ def level_colour(kind: str) -> str:
     return _COLOURS[kind]
 
 
+def sentence(text: str) -> str:
+    """Return a text as a sentence: a capital letter at the beginning, a full stop at the end."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text[-1:] in ".!?" else ".") if text else ""
+
+
 def show_lines(label: Any, lines: list[str], kind: str = "warning") -> None:
     """Show sentences in a label, one per line; an empty list hides the label."""
-    label.text = "<br>".join(coloured(line, kind) for line in lines)
+    label.text = "<br>".join(coloured(sentence(line), kind) for line in lines)
     label.visible = bool(lines)
 
 
@@ -78,6 +86,12 @@ def ask_person(question: str, details: str = "") -> bool:
     """Ask a question with OK and Cancel. Panels keep this function in a member, so that a test can answer itself."""
     options = {"detailedText": details} if details else {}
     return bool(slicer.util.confirmOkCancelDisplay(question, _("MRI Deep Tools"), **options))
+
+
+def device_name(device: str) -> str:
+    """Return how a device of the core is called in sentences: ``cpu`` is CPU, ``cuda:0`` is GPU."""
+    known = {"cpu": _("the CPU"), "mps": _("the GPU (mps)")}
+    return known.get(device, _("the GPU ({name})").format(name=device) if device.startswith("cuda") else device)
 
 
 def duration_words(seconds: float) -> str:
@@ -150,7 +164,7 @@ class ProgressPanel:
         self.say("")
         self._whole_log = None
         self.ui.logText.clear()
-        self.ui.progressBar.setRange(0, 0)
+        self.ui.progressBar.setValue(0)
         self.ui.progressBar.setFormat(text)
         self.ui.cancelButton.enabled = True
         self.ui.barRow.visible = True
@@ -158,8 +172,6 @@ class ProgressPanel:
     def progress(self, fraction: float, stage: str, eta_s: float | None) -> None:
         """Show how far the work is; the signature is that of a job's callback."""
         bar = self.ui.progressBar
-        if bar.maximum == 0:
-            bar.setRange(0, 100)
         bar.setValue(round(100 * fraction))
         bar.setFormat(progress_words(fraction, stage, eta_s))
 

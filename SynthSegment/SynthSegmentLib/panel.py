@@ -15,6 +15,7 @@ from MRIDeepToolsLib.widgets import (
     ProgressPanel,
     ThreadsChoice,
     ask_person,
+    device_name,
     disclaimer,
     duration_words,
     show_lines,
@@ -45,6 +46,7 @@ class Panel:
         self.work: Any = None
         """The run, or the download before it; None while nothing runs."""
         self._asking: Any = None
+        self._set_up = setup_core.state().ready
         self._gui_tag: Any = None
         self._models: list[Any] = []
         self.progress = ProgressPanel(ui.progressContainer)
@@ -56,6 +58,7 @@ class Panel:
         )
         ui.weightsPathLineEdit.currentPath = settings.get("weightsFolder")
         ui.weightsPathLineEdit.connect("currentPathChanged(QString)", self._weights_chosen)
+        ui.advancedCollapsibleButton.connect("contentsCollapsed(bool)", self.update)  # which rows are shown
         ui.disclaimerLabel.text = disclaimer()
         self.update()
 
@@ -72,11 +75,12 @@ class Panel:
 
     def refresh_machine(self) -> None:
         """Look again at devices and models, without holding up Slicer."""
+        self._set_up = setup_core.state().ready
         self.devices.refresh()
         self.threads.refresh()
         if core_info.cached():
             self._machine_known(core_info.cached())
-        elif setup_core.state().ready and self._asking is None:
+        elif self._set_up and self._asking is None:
             self._asking = core_info.refresh(self._machine_known, self._machine_unknown)
 
     def _machine_unknown(self, reason: str) -> None:
@@ -94,6 +98,7 @@ class Panel:
         """Bring everything in line with the parameters."""
         parameters, ui = self.parameters, self.ui
         ui.weightsLabel.visible = ui.weightsPathLineEdit.visible = self._own_weights
+        self.models.show_about()
         if parameters is None:
             self.apply.set_ready(_("Choose a scan."))
             return
@@ -130,7 +135,7 @@ class Panel:
 
     def _what_comes_first(self) -> str:
         """Return what Apply does before the run, so that nobody is surprised."""
-        if not setup_core.state().ready:
+        if not self._set_up:
             return _("The first run installs what is missing. You are asked before.")
         missing = needed_models(self._options(), self._models)
         if missing:
@@ -172,6 +177,7 @@ class Panel:
         self.progress.begin(_("Setting up"))
         setup_core.ensure_core(self.ask, self.progress.log, on_step=self.progress.say)
         self.progress.end("")
+        self.refresh_machine()
 
     def on_cancel(self) -> None:
         """Cancel the run, or the download before it."""
@@ -257,7 +263,11 @@ class Panel:
         if parameters.showResult and parameters.inputVolume is not None:
             slicer.util.setSliceViewerLayers(background=parameters.inputVolume)
         text = _("Done in {time} with {model} on {device}.")
-        fields = {"time": duration_words(outputs.seconds), "model": outputs.model, "device": outputs.device}
+        fields = {
+            "time": duration_words(outputs.seconds),
+            "model": outputs.model,
+            "device": device_name(outputs.device),
+        }
         self._over(text.format(**fields), "good")
 
     def _over(self, text: str, kind: str) -> None:

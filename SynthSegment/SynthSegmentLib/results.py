@@ -33,7 +33,6 @@ class ResultsPanel:
         ui.showAllButton.connect("clicked(bool)", lambda: self._show_segments(True))
         ui.hideAllButton.connect("clicked(bool)", lambda: self._show_segments(False))
         ui.showChartButton.connect("clicked(bool)", self.show_chart)
-        ui.volumesTableView.horizontalHeader().setStretchLastSection(True)
         self.show(None, None, None, None, [])
 
     def show(self, segmentation: Any, volumes: Any, scores: Any, chart: Any, warnings: list[str]) -> None:
@@ -79,8 +78,9 @@ class ResultsPanel:
         table.setRowCount(len(rows))
         for number, (group, score, words) in enumerate(rows):
             kind = _KINDS[score_level(score)]
-            for column, text in enumerate((group, f"{score:.2f}", words)):
+            for column, text in enumerate((group, f"{score:.2f}", _short_words(score))):
                 item = qt.QTableWidgetItem(text)
+                item.setToolTip(words)
                 if column:
                     item.setForeground(qt.QBrush(qt.QColor(level_colour(kind))))
                 table.setItem(number, column, item)
@@ -94,6 +94,10 @@ class ResultsPanel:
         else:
             text = coloured(_("All groups of structures can be expected to be good."), "good")
         self._ui.scoresSummaryLabel.text = text
+
+
+def _short_words(score: float) -> str:
+    return {"good": _("Good"), "look": _("Look closely"), "poor": _("Poor, correct it")}[score_level(score)]
 
 
 def _rows(scores: Any) -> list[tuple[str, float, str]]:

@@ -277,7 +277,8 @@ class SegmentRun:
             name = nodes.output_name(reference, _("volumes"))
             made = nodes.import_volumes_table(folder / "scan_volumes.csv", name, target["volumes"])
             outputs.volumes = self._keep(made, target["volumes"])
-            outputs.chart = self._keep(nodes.volumes_chart(made, name))
+            outputs.chart = self._keep(nodes.volumes_chart(made, made.GetName()))
+            outputs.chart.SetName(f"{made.GetName()} - {_('chart')}")
         if self.options.scores:
             name = nodes.output_name(reference, _("quality"))
             made = nodes.import_scores_table(folder / "scan_scores.csv", name, target["scores"])
