@@ -11,6 +11,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+#: What offscreen Qt and the software renderer of VTK need of a Debian or Ubuntu system.
+DEBIAN_PACKAGES = "libegl1 libgl1 libgl1-mesa-dri libxkbcommon0 libfontconfig1 libdbus-1-3 fonts-dejavu-core"
+
 
 def _missing() -> str:
     """Return why the host cannot run here, or an empty text."""
@@ -18,20 +21,24 @@ def _missing() -> str:
         if importlib.util.find_spec(package) is None:
             return f"{distribution} is not installed: pip install './MRIDeepTools[slicer-test]'"
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    from slicer_host.importing import import_slicer
+
     try:
-        import slicer  # noqa: F401
-        import vtk  # noqa: F401
-        from PySide6 import QtGui, QtUiTools, QtWidgets  # noqa: F401
+        import_slicer()
+        from PySide6 import QtGui, QtNetwork, QtUiTools, QtWidgets  # noqa: F401
     except ImportError as error:
-        return f"a system library is missing ({error}); Debian: apt-get install libegl1 libgl1 libxkbcommon0 libfontconfig1 libdbus-1-3"
+        return f"a system library is missing ({error}); Debian: apt-get install {DEBIAN_PACKAGES}"
     return ""
+
+
+# Now, because a test file that imports slicer by itself would take this very folder for a part of that package.
+MISSING = _missing()
 
 
 @pytest.fixture(scope="session")
 def _booted_host():
-    reason = _missing()
-    if reason:
-        pytest.skip(reason)
+    if MISSING:
+        pytest.skip(MISSING)
     from slicer_host import Host
 
     return Host.boot()
@@ -39,8 +46,29 @@ def _booted_host():
 
 @pytest.fixture
 def host(_booted_host):
-    """Return the host with an empty scene; the test fails if anything went wrong unseen."""
+    """Return the host with an empty scene; the test fails if anything went wrong unseen, closing included."""
     _booted_host.reset()
     yield _booted_host
-    _booted_host.check()
-    _booted_host.reset()
+    _booted_host.close_panels()
+    try:
+        _booted_host.check()
+    finally:
+        _booted_host.reset()
+
+
+_status: list[int] = []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    """Remember the status: the process leaves with it below."""
+    _status[:] = [int(exitstatus)]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    """Leave at once when reports and summary are written: see :meth:`slicer_host.Host.leave`."""
+    host_module = sys.modules.get("slicer_host.host")
+    running = host_module is not None and host_module.Host._instance
+    if running and _status:
+        running.leave(_status[0])

@@ -87,7 +87,7 @@ def _observe_vtk() -> None:
     def on_message(caller: Any, event: str, text: str) -> None:
         message = " ".join(str(text).split())
         if not any(harmless in message for harmless in _HARMLESS):
-            findings.append(f"VTK {'error' if event == 'ErrorEvent' else 'warning'}: {message}")
+            findings.append(f"VTK error: {message}")
 
     window.AddObserver("ErrorEvent", on_message)
     # The window and the function live as long as the process, like VTK's own.

@@ -50,8 +50,9 @@ class Host:
         self.app.startupCompleted.emit()
 
     def _boot(self) -> None:
-        import slicer
+        from .importing import import_slicer
 
+        slicer = import_slicer()
         from . import base, dialogs, findings, pythonqt
 
         findings.install_hooks()
@@ -133,9 +134,7 @@ class Host:
         import slicer
         from PySide6.QtCore import QSettings
 
-        for handle in self._handles.values():
-            handle.close()
-        self.pump(0)
+        self.close_panels()
         slicer.mrmlScene.Clear(0)
         self.boot_scene.add_views()
         self.set_main_window(True)
@@ -144,6 +143,29 @@ class Host:
         self.pump(0)
         self.dialogs.clear()
         self.findings.clear()
+
+    def close_panels(self) -> None:
+        """Leave and delete the panels of all loaded modules, so that faults in that are found too."""
+        for handle in self._handles.values():
+            handle.close()
+        self.pump(0)
+
+    def leave(self, status: int) -> None:
+        """End the process with *status*, without the interpreter's own ending.
+
+        PySide6 6.12 on Python 3.11 and older loses references to True and False, so that the interpreter can abort
+        while it takes itself down. Functions registered with atexit have run, streams are flushed.
+        """
+        self.close_panels()
+        self.set_main_window(False)
+        from PySide6 import QtCore
+
+        atexit.unregister(getattr(QtCore, "__moduleShutdown"))  # noqa: B009 - inside a class the name would be changed
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+            if stream is not None and not stream.closed:
+                stream.flush()
+        os._exit(status)
 
     def check(self) -> None:
         """Raise AssertionError if anything was found."""

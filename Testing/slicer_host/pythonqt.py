@@ -51,7 +51,7 @@ def install() -> None:
             else:
                 _patch_enums(cls)
     QObject.className = lambda self: self.metaObject().className()
-    QObject.delete = shiboken6.delete
+    QObject.delete = lambda self: shiboken6.delete(self)  # noqa: PLW0108 - a builtin is no method
     QObject.name = _Name()
 
 
