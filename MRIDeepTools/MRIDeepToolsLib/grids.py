@@ -19,7 +19,7 @@ import vtk
 from .errors import GeometryError, GeometryMismatchError, ResultError
 from .i18n import _
 
-__all__ = ["Grid", "check_exportable", "file_geometry", "node_geometry", "require_same_grid"]
+__all__ = ["Grid", "check_complete", "check_exportable", "file_geometry", "node_geometry", "require_same_grid"]
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -144,7 +144,33 @@ def file_geometry(path: str | Path) -> Grid:
     ResultError : the file is missing or is no NIfTI file.
 
     """
+    return _read_header(Path(path))[0]
+
+
+def check_complete(path: str | Path) -> None:
+    """Check that a NIfTI file holds as many bytes as its header promises; Slicer would read a shorter one silently.
+
+    Raises
+    ------
+    ResultError : the file is missing, no NIfTI file, or cut short.
+
+    """
     path = Path(path)
+    _grid_of_file, promised = _read_header(path)
+    size = path.stat().st_size
+    if path.name.lower().endswith(".gz"):
+        with path.open("rb") as stream:
+            stream.seek(max(0, size - 4))
+            # The last four bytes of a gzip file are the size of its content, modulo 2^32.
+            complete = stream.read(4) == struct.pack("<I", promised & 0xFFFFFFFF)
+    else:
+        complete = size >= promised
+    if not complete:
+        raise ResultError(_("The file {name} is cut short; is the disk full?").format(name=path.name))
+
+
+def _read_header(path: Path) -> tuple[Grid, int]:
+    """Return the grid of a NIfTI file and the size that its content must have, in bytes."""
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
             header = stream.read(540)
@@ -153,28 +179,24 @@ def file_geometry(path: str | Path) -> Grid:
     for order in "<>":
         size = struct.unpack_from(order + "i", header)[0] if len(header) >= 348 else 0
         if size == 348:
-            return _nifti1(header, order)
+            return _nifti(header, order, _NIFTI1)
         if size == 540 and len(header) == 540:
-            return _nifti2(header, order)
+            return _nifti(header, order, _NIFTI2)
     raise ResultError(_("{name} is not a NIfTI file.").format(name=path.name))
 
 
-def _nifti1(header: bytes, order: str) -> Grid:
-    shape = struct.unpack_from(order + "8h", header, 40)
-    sizes = struct.unpack_from(order + "8f", header, 76)
-    qform, sform = struct.unpack_from(order + "2h", header, 252)
-    quaternion = struct.unpack_from(order + "6f", header, 256)
-    rows = struct.unpack_from(order + "12f", header, 280)
-    return _grid(shape, sizes, qform, sform, quaternion, rows)
+# Format and place of the fields: dim, pixdim, qform and sform codes, quaternion with offset, rows of the sform, bits
+# per voxel, offset of the voxels.
+_NIFTI1 = (("8h", 40), ("8f", 76), ("2h", 252), ("6f", 256), ("12f", 280), ("h", 72), ("f", 108))
+_NIFTI2 = (("8q", 16), ("8d", 104), ("2i", 344), ("6d", 352), ("12d", 400), ("h", 14), ("q", 168))
 
 
-def _nifti2(header: bytes, order: str) -> Grid:
-    shape = struct.unpack_from(order + "8q", header, 16)
-    sizes = struct.unpack_from(order + "8d", header, 104)
-    qform, sform = struct.unpack_from(order + "2i", header, 344)
-    quaternion = struct.unpack_from(order + "6d", header, 352)
-    rows = struct.unpack_from(order + "12d", header, 400)
-    return _grid(shape, sizes, qform, sform, quaternion, rows)
+def _nifti(header: bytes, order: str, fields: Sequence[tuple[str, int]]) -> tuple[Grid, int]:
+    dim, sizes, codes, quaternion, rows, bits, start = (
+        struct.unpack_from(order + kind, header, place) for kind, place in fields
+    )
+    voxels = math.prod(dim[1 : 1 + max(0, min(dim[0], 7))])
+    return _grid(dim, sizes, *codes, quaternion, rows), int(start[0]) + voxels * bits[0] // 8
 
 
 def _grid(

@@ -10,7 +10,7 @@ from typing import Any
 import slicer
 
 from .errors import NodeError, ResultError
-from .grids import node_geometry, require_same_grid
+from .grids import check_complete, node_geometry, require_same_grid
 from .i18n import _
 from .labels import display_name, read_label_table
 from .segmentations import import_segmentation
@@ -142,6 +142,7 @@ def import_posteriors(
     path = Path(path)
     if not path.is_file():
         raise ResultError(_("The result {name} is missing.").format(name=path.name))
+    check_complete(path)
     read = slicer.vtkMRMLSequenceNode()
     storage = slicer.vtkMRMLVolumeSequenceStorageNode()
     storage.SetFileName(str(path))

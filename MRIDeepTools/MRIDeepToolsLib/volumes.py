@@ -12,7 +12,7 @@ import slicer
 import vtk
 
 from .errors import GlueError, NodeError, ResultError
-from .grids import Grid, check_exportable, file_geometry, node_geometry, require_same_grid
+from .grids import Grid, check_complete, check_exportable, file_geometry, node_geometry, require_same_grid
 from .hierarchy import unique_name
 from .i18n import _
 
@@ -81,6 +81,7 @@ def export_volume(node: Any, path: str | Path) -> ExportedVolume:
     storage.SetUseCompression(0)
     if not storage.WriteData(node) or not path.is_file():
         raise ResultError(_("The volume could not be written to the temporary folder; is the disk full?"))
+    check_complete(path)
     require_same_grid(file_geometry(path), grid, _("The file written for the program"))
     return ExportedVolume(path, grid, node.GetParentTransformNode() is not None, _changes_sizes(node))
 
@@ -110,6 +111,8 @@ def read_volume(path: str | Path, node: Any) -> Grid:
         raise ResultError(_("The result {name} is missing.").format(name=path.name))
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        check_complete(path)
     storage.SetCenterImage(0)
     keep_voxel_order(storage)
     if not storage.ReadData(node) or node.GetImageData() is None:
