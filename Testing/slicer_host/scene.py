@@ -161,10 +161,17 @@ class SceneBoot:
         self.slice_logics.AddItem(logic)
 
     def _observe(self) -> None:
-        """Make subject hierarchy items for new nodes: in Slicer a Qt class does that, which is not in the wheel."""
+        """Make subject hierarchy items for new nodes: in Slicer a Qt class does that, which is not in the wheel.
+
+        The Python halves of the nodes are kept, too: VTK 9.6 lets Python's garbage collector take the observers of a
+        node that Python does not hold otherwise, although the node lives on in the scene, and then calls into nothing.
+        """
+
+        self._alive: set[Any] = set()
 
         @vtk.calldata_type(vtk.VTK_OBJECT)
         def on_added(caller: Any, event: str, node: Any) -> None:
+            self._alive.add(node)
             if any(node.IsA(name) for name in _IN_HIERARCHY) and not node.GetHideFromEditors():
                 hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
                 if hierarchy is not None and not self.scene.IsClosing() and not hierarchy.GetItemByDataNode(node):
@@ -179,6 +186,11 @@ class SceneBoot:
             if item:
                 hierarchy.RemoveItem(item, False, False)
 
-        self._observers = (on_added, on_removed)
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def on_gone(caller: Any, event: str, node: Any) -> None:
+            self._alive.discard(node)
+
+        self._observers = (on_added, on_removed, on_gone)
+        self.scene.AddObserver(self.scene.NodeRemovedEvent, on_gone)
         self.scene.AddObserver(self.scene.NodeAddedEvent, on_added)
         self.scene.AddObserver(self.scene.NodeAboutToBeRemovedEvent, on_removed)
