@@ -20,6 +20,7 @@ from .widgets import (
     DeviceChoice,
     ProgressPanel,
     ThreadsChoice,
+    abandon,
     ask_person,
     coloured,
     disclaimer,
@@ -218,7 +219,7 @@ class HomePanel:
         """End what runs; the panel is going away."""
         for job in (self.job, self._asking):
             if job is not None:
-                job.cancel()
+                abandon(job)
 
     # ------------------------------------------------------------------------------------------- settings and report
 

@@ -21,6 +21,7 @@ __all__ = [
     "DeviceChoice",
     "ProgressPanel",
     "ThreadsChoice",
+    "abandon",
     "ask_person",
     "coloured",
     "device_name",
@@ -80,6 +81,12 @@ def show_lines(label: Any, lines: list[str], kind: str = "warning") -> None:
     """Show sentences in a label, one per line; an empty list hides the label."""
     label.text = "<br>".join(coloured(sentence(line), kind) for line in lines)
     label.visible = bool(lines)
+
+
+def abandon(job: Any) -> None:
+    """Cancel a job of a panel that goes away; nobody is told any more, for the widgets will be gone."""
+    job.on_progress = job.on_log = job.on_warning = job.on_result = job.on_finished = None
+    job.cancel()
 
 
 def ask_person(question: str, details: str = "") -> bool:

@@ -14,6 +14,7 @@ from MRIDeepToolsLib.widgets import (
     DeviceChoice,
     ProgressPanel,
     ThreadsChoice,
+    abandon,
     ask_person,
     device_name,
     disclaimer,
@@ -279,8 +280,10 @@ class Panel:
     def close(self) -> None:
         """End what runs; the panel is going away."""
         for work in (self.work, self._asking):
-            if work is not None:
-                work.cancel()
+            if isinstance(work, SegmentRun):
+                work.abandon()
+            elif work is not None:
+                abandon(work)
         self.work = self._asking = None
 
 

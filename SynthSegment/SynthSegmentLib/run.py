@@ -180,6 +180,11 @@ class SegmentRun:
         """End the run; within two seconds nothing of it is left."""
         self.job.cancel()
 
+    def abandon(self) -> None:
+        """Cancel, and tell nobody any more; for a panel that goes away."""
+        self.on_done = self.job.on_progress = self.job.on_log = self.job.on_warning = None
+        self.job.cancel()
+
     def wait(self, timeout_s: float | None = None) -> SegmentOutputs:
         """Wait while the application stays alive, and return the outputs.
 

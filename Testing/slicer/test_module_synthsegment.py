@@ -1,0 +1,552 @@
+"""The module SynthSegment in the Slicer host: panel, runs, faults, scene. The core is a quick one that can misbehave;
+real runs are in test_module_real_runs.py."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from module_helpers import REPOSITORY, add_volume, results_of, set_mode, use_fake_core, wait_idle
+
+
+@pytest.fixture
+def module(host, tmp_path, monkeypatch):
+    """Return the handle of the module, with the quick core behind it and models that nothing needs to fetch."""
+    handle = host.load("SynthSegment")
+    from MRIDeepToolsLib import core_info
+
+    use_fake_core(monkeypatch, tmp_path)
+    monkeypatch.setattr(core_info, "_known", {"version": "1.2.3", "devices": [{"name": "cpu"}], "models": MODELS})
+    return handle
+
+
+def model(name: str, task: str, status: str) -> dict:
+    return {
+        **{"name": name, "task": task, "status": status, "bundled": status == "bundled", "size": 5, "size_text": "5 B"},
+        **{
+            "description": f"About {name}",
+            "licence": "Apache-2.0",
+            "citation": ["Billot et al., A (2023), doi:10.1/x"],
+        },
+    }
+
+
+MODELS = [
+    model("synthseg-2.0", "segment", "installed"),
+    model("synthseg-robust-2.0", "segment", "absent"),
+    model("synthseg-parc-2.0", "parcellate", "absent"),
+    model("synthseg-qc-2.0", "quality", "installed"),
+    model("synthseg-lite", "segment", "bundled"),
+]
+
+
+@pytest.fixture
+def widget(host, module):
+    """Return the panel's widget, bound to a scene with one volume."""
+    add_volume()
+    shown = module.widget()
+    wait_idle(host, shown)
+    return shown
+
+
+def message(widget) -> str:
+    return re.sub("<[^>]+>", "", widget.panel.progress.ui.messageLabel.text)
+
+
+def apply(host, widget, seconds: float = 60) -> None:
+    assert widget.ui.applyButton.enabled, message(widget)
+    widget.ui.applyButton.click()
+    wait_idle(host, widget, seconds)
+
+
+# --------------------------------------------------------------------------------------------------- panel and scene
+
+
+def test_every_parameter_name_is_a_member_and_every_visible_member_is_bound(module, widget):
+    root = ET.parse(REPOSITORY / "SynthSegment" / "Resources" / "UI" / "SynthSegment.ui").getroot()
+    properties = root.iterfind(".//property[@name='SlicerParameterName']/string")
+    named = {item.text for item in properties}
+    members = set(type(widget.panel.parameters).__annotations__)
+    by_hand = {"model"}
+    for_results = {name for name in members if name.startswith("result")}
+    assert named <= members
+    assert named == members - by_hand - for_results
+    assert len(for_results) == 5
+
+
+def test_widgets_and_parameters_follow_each_other(host, module, widget):
+    parameters, ui = widget.panel.parameters, widget.ui
+    ui.fastCheckBox.checked = True
+    assert parameters.fast is True
+    parameters.grid = type(parameters.grid).ONE_MM
+    assert ui.gridComboBox.currentIndex == 1
+    ui.modelComboBox.setCurrentIndex(ui.modelComboBox.findData("synthseg-lite"))
+    assert parameters.model == "synthseg-lite"
+    parameters.model = "synthseg-2.0"
+    assert ui.modelComboBox.itemData(ui.modelComboBox.currentIndex) == "synthseg-2.0"
+    assert not ui.scoresSelector.enabled
+    ui.makeScoresCheckBox.checked = True
+    assert ui.scoresSelector.enabled
+
+
+def test_a_volume_is_chosen_by_itself_and_the_one_shown_goes_first(host, module):
+    import slicer
+
+    add_volume("First")
+    shown = add_volume("Shown")
+    slicer.app.applicationLogic().GetSelectionNode().SetReferenceActiveVolumeID(shown.GetID())
+    assert module.widget().panel.parameters.inputVolume.GetName() == "Shown"
+
+
+def test_apply_says_why_it_is_disabled(host, module):
+    import slicer
+
+    shown = module.widget()
+    assert not shown.ui.applyButton.enabled
+    assert "Choose a scan" in message(shown)
+    assert "Choose a scan" in shown.ui.applyButton.toolTip
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
+    shown.panel.parameters.inputVolume = volume
+    assert "empty" in message(shown)
+    for shape, words in (((1, 20, 20), "single slice"), ((20, 20, 20), "same value")):
+        slicer.util.updateVolumeFromArray(volume, np.ones(shape, np.int16))
+        shown.panel.update()
+        assert words in message(shown)
+    assert not shown.ui.applyButton.enabled
+    values = np.arange(8000, dtype=np.int16).reshape(20, 20, 20)
+    slicer.util.updateVolumeFromArray(volume, values)
+    shown.panel.update()
+    assert shown.ui.applyButton.enabled
+    assert message(shown) == ""
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "low", "words"),
+    [
+        ((12, 64, 64), (3, 3, 12), 0, "12 mm apart"),
+        ((64, 64, 64), (1, 4, 4), 0, "only 64 mm"),
+        ((200, 64, 64), (3, 3, 3), 0, "600 mm long"),
+        ((64, 64, 64), (3, 3, 3), -1000, "CT"),
+    ],
+)
+def test_scans_outside_what_the_networks_know_are_told(host, widget, shape, spacing, low, words):
+    import slicer
+
+    volume = add_volume("Odd", shape, np.diag([*spacing, 1.0]))
+    slicer.util.arrayFromVolume(volume)[0, 0, 0] = low
+    slicer.util.arrayFromVolumeModified(volume)
+    widget.panel.parameters.inputVolume = volume
+    assert words in widget.ui.inputNoteLabel.text
+    assert widget.ui.inputNoteLabel.visible
+    assert widget.ui.applyButton.enabled
+
+
+def test_an_ordinary_scan_brings_no_note(host, widget):
+    assert not widget.ui.inputNoteLabel.visible
+    assert message(widget) == ""
+
+
+def test_own_weights_ask_for_their_place(host, module, widget, tmp_path):
+    widget.panel.parameters.model = "own"
+    assert not widget.ui.applyButton.enabled
+    assert "weights" in message(widget)
+    widget.ui.weightsPathLineEdit.currentPath = str(tmp_path)
+    assert widget.ui.applyButton.enabled
+    assert widget.panel._options().words()[:2] == ["--weights", str(tmp_path)]
+
+
+# -------------------------------------------------------------------------------------------------------------- runs
+
+
+def test_apply_labels_a_volume(host, module, widget):
+    """Progress, log, results: geometry, names, colours, terminology, hierarchy, attributes, table, chart."""
+    import slicer
+
+    volume = widget.panel.parameters.inputVolume
+    widget.panel.parameters.makeScores = True
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Study")
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume), study)
+    seen = []
+    original = widget.panel.progress.progress
+    widget.panel.progress.progress = lambda *values: (seen.append(values), original(*values))
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    apply(host, widget)
+    assert (0.43, "segment", 21.0) in seen
+    assert "fake core" in widget.panel.progress.log_text
+    assert "Done in" in message(widget)
+    parameters = widget.panel.parameters
+    segmentation = parameters.resultSegmentation
+    assert segmentation.GetName() == "Head - labels"
+    container = segmentation.GetSegmentation()
+    segments = {container.GetNthSegment(n).GetName(): container.GetNthSegment(n) for n in range(4)}
+    assert sorted(segments) == [
+        *("Left cerebral white matter", "Left hippocampus", "Right cerebral white matter", "Right hippocampus")
+    ]
+    np.testing.assert_allclose(segments["Left hippocampus"].GetColor(), [220 / 255, 216 / 255, 20 / 255], atol=1e-6)
+    tag = segments["Left hippocampus"].GetTagValue if hasattr(segments["Left hippocampus"], "GetTagValue") else None
+    assert tag is None or "5366008" in tag("TerminologyEntry")
+    assert segments["Right hippocampus"].GetLabelValue() == 53
+    role = segmentation.GetReferenceImageGeometryReferenceRole()
+    assert segmentation.GetNodeReference(role) == volume
+    assert segmentation.GetAttribute("MRIDeepTools.ResearchUseOnly") == "1"
+    assert segmentation.GetAttribute("MRIDeepTools.Model") == "fake"
+    for node in (segmentation, parameters.resultVolumes, parameters.resultScores):
+        assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study, node.GetName()
+    table = parameters.resultVolumes
+    assert table.GetNumberOfRows() == 4
+    assert table.GetColumnUnitLabel("Volume") == "mm^3"
+    assert (
+        parameters.resultChart.GetNumberOfPlotSeriesNodes() == 1
+        if hasattr(parameters.resultChart, "GetNumberOfPlotSeriesNodes")
+        else True
+    )
+    assert not widget.ui.resultsCollapsibleButton.collapsed
+    assert "dark" in widget.ui.warningsLabel.text
+    assert "2 of 3" in widget.ui.scoresSummaryLabel.text
+    assert widget.ui.scoresTableWidget.rowCount == 3
+    assert slicer.mrmlScene.GetNumberOfNodes() > before
+    assert volume.GetName() == "Head"
+
+
+def test_labels_lie_where_the_anatomy_is(host, module, widget):
+    """Each segment covers, in world coordinates, the voxels that the quick core labelled; under a transform too."""
+    import slicer
+    import vtk
+
+    turned = np.array([[0, -3.0, 0, 40], [2.0, 0, 0, -30], [0, 0, -5.0, 60], [0, 0, 0, 1]])
+    volume = add_volume("Turned", (30, 34, 60), turned)
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    matrix = vtk.vtkMatrix4x4()
+    matrix.SetElement(0, 3, 100)
+    transform.SetMatrixTransformToParent(matrix)
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    widget.panel.parameters.inputVolume = volume
+    apply(host, widget)
+    segmentation = widget.panel.parameters.resultSegmentation
+    assert segmentation.GetTransformNodeID() == transform.GetID()
+    left, right = (
+        slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, name, volume) for name in ("Label_2", "Label_41")
+    )
+    k, j, i = np.nonzero(left)
+    world_left = turned[0] @ np.stack([i, j, k, np.ones_like(i)])
+    k, j, i = np.nonzero(right)
+    world_right = turned[0] @ np.stack([i, j, k, np.ones_like(i)])
+    assert len(world_left) and len(world_right)
+    assert world_left.max() < world_right.min() + 1e-6
+    bounds = [0.0] * 6
+    segmentation.GetRASBounds(bounds)
+    volume_bounds = [0.0] * 6
+    volume.GetRASBounds(volume_bounds)
+    assert all(volume_bounds[axis] - 1e-6 <= bounds[axis] for axis in (0, 2, 4))
+    assert all(bounds[axis] <= volume_bounds[axis] + 1e-6 for axis in (1, 3, 5))
+
+
+def test_apply_again_makes_new_nodes_and_a_chosen_node_is_filled(host, module, widget):
+    import slicer
+
+    apply(host, widget)
+    first = widget.panel.parameters.resultSegmentation
+    apply(host, widget)
+    second = widget.panel.parameters.resultSegmentation
+    assert second != first
+    assert second.GetName() != first.GetName()
+    own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+    widget.panel.parameters.segmentation = own
+    apply(host, widget)
+    assert widget.panel.parameters.resultSegmentation == own
+    assert own.GetName() == "Mine"
+    assert own.GetSegmentation().GetNumberOfSegments() == 4
+
+
+def test_soft_maps_and_no_tables(host, module, widget):
+    parameters = widget.panel.parameters
+    parameters.makeVolumes, parameters.makePosteriors = False, True
+    apply(host, widget)
+    assert results_of("vtkMRMLTableNode") == []
+    (sequence,) = results_of("vtkMRMLSequenceNode")
+    assert sequence.GetNumberOfDataNodes() == 5
+    assert not widget.ui.resultsTabs.isTabVisible(1)
+
+
+def test_a_sequence_is_labelled_whole(host, module, widget):
+    import slicer
+
+    sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "Movie")
+    for number in range(3):
+        frame = add_volume(f"Frame {number}", seed=number)
+        sequence.SetDataNodeAtValue(frame, str(number))
+        slicer.mrmlScene.RemoveNode(frame)
+    browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "Browser")
+    browser.AddSynchronizedSequenceNode(sequence)
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    proxy = browser.GetProxyNode(sequence)
+    parameters = widget.panel.parameters
+    assert not widget.ui.allTimePointsCheckBox.visible
+    parameters.inputVolume = proxy
+    assert widget.ui.allTimePointsCheckBox.visible
+    parameters.allTimePoints = True
+    apply(host, widget)
+    assert "Done in" in message(widget)
+    shown = parameters.resultSegmentation
+    made = browser.GetSequenceNode(shown)
+    assert made.GetNumberOfDataNodes() == 3
+    assert shown.GetSegmentation().GetNumberOfSegments() == 4
+    table = parameters.resultVolumes
+    assert table.GetNumberOfRows() == 3
+
+
+# ------------------------------------------------------------------------------------------------------------ faults
+
+
+def scene_is_clean() -> bool:
+    return results_of() == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [("error", "GPU is full"), ("crash", "SIGSEGV"), ("killed", "memory ran out"), ("shifted", "grid")],
+)
+def test_what_goes_wrong_is_told_and_nothing_stays(host, module, widget, monkeypatch, mode, words):
+    set_mode(monkeypatch, mode)
+    apply(host, widget)
+    assert words in message(widget) or (mode == "shifted" and "Head" in message(widget)), message(widget)
+    assert scene_is_clean()
+    assert widget.ui.applyButton.text == "Apply"
+    assert widget.ui.applyButton.enabled
+    set_mode(monkeypatch, "good")
+    apply(host, widget)
+    assert "Done in" in message(widget)
+
+
+@pytest.mark.parametrize("mode", ["garbage", "flood"])
+def test_talkative_programs_do_no_harm(host, module, widget, monkeypatch, mode):
+    set_mode(monkeypatch, mode)
+    apply(host, widget)
+    assert "Done in" in message(widget)
+    assert len(widget.panel.progress.log_text) <= 257 * 1024
+    assert len(widget.panel.progress.ui.logText.plainText) <= 2 * 257 * 1024
+
+
+def test_cancel_ends_within_two_seconds(host, module, widget, monkeypatch):
+    set_mode(monkeypatch, "slow")
+    widget.ui.applyButton.click()
+    assert widget.ui.applyButton.text == "Cancel"
+    assert widget.panel.progress.ui.barRow.visible
+    assert host.wait_until(lambda: "43 %" in widget.panel.progress.ui.progressBar.format, 30)
+    assert "21 s left" not in message(widget)
+    begin = time.monotonic()
+    widget.ui.applyButton.click()
+    wait_idle(host, widget, 10)
+    assert time.monotonic() - begin < 2.0
+    assert "Cancelled" in message(widget)
+    assert widget.ui.applyButton.text == "Apply"
+    assert not widget.panel.progress.ui.barRow.visible
+    assert scene_is_clean()
+
+
+def run_until_labels_are_due(host, widget, monkeypatch, tmp_path):
+    """Start a run that waits before it writes; return the function that lets it go on."""
+    go = tmp_path / "go"
+    monkeypatch.setenv("FAKE_CORE_GO", str(go))
+    set_mode(monkeypatch, "step")
+    widget.ui.applyButton.click()
+    assert host.wait_until(lambda: "43 %" in widget.panel.progress.ui.progressBar.format, 30)
+    return go.touch
+
+
+def test_scene_closed_meanwhile(host, module, widget, monkeypatch, tmp_path):
+    import slicer
+
+    go_on = run_until_labels_are_due(host, widget, monkeypatch, tmp_path)
+    slicer.mrmlScene.Clear(0)
+    go_on()
+    wait_idle(host, widget)
+    assert scene_is_clean()
+    assert widget.panel.parameters is not None
+    assert "closed" in message(widget)
+
+
+@pytest.mark.parametrize("which", ["input", "output"])
+def test_node_deleted_meanwhile(host, module, widget, monkeypatch, tmp_path, which):
+    import slicer
+
+    victim = widget.panel.parameters.inputVolume
+    if which == "output":
+        victim = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+        widget.panel.parameters.segmentation = victim
+    go_on = run_until_labels_are_due(host, widget, monkeypatch, tmp_path)
+    slicer.mrmlScene.RemoveNode(victim)
+    go_on()
+    wait_idle(host, widget)
+    assert scene_is_clean()
+    assert "deleted" in message(widget)
+
+
+def test_module_left_during_a_run(host, module, widget, monkeypatch, tmp_path):
+    go_on = run_until_labels_are_due(host, widget, monkeypatch, tmp_path)
+    module.leave()
+    assert widget.panel.parameters is None
+    go_on()
+    wait_idle(host, widget)
+    assert len(results_of("vtkMRMLSegmentationNode")) == 1
+    module.enter()
+    assert widget.panel.parameters.resultSegmentation is not None
+    assert not widget.ui.resultsCollapsibleButton.collapsed
+
+
+def test_module_reloaded_during_a_run(host, module, widget, monkeypatch, tmp_path):
+    job = None
+    go_on = run_until_labels_are_due(host, widget, monkeypatch, tmp_path)
+    job = widget.panel.work.job
+    module.reload()
+    assert host.wait_until(lambda: not job.running, 10)
+    assert job.outcome.status == "cancelled"
+    go_on()
+    new = module.widget()
+    assert new is not widget
+    wait_idle(host, new)
+    set_mode(monkeypatch, "good")
+    use_fake_core(monkeypatch, tmp_path)
+    apply(host, new)
+    assert "Done in" in message(new)
+
+
+def test_panel_closed_during_a_run(host, module, widget, monkeypatch, tmp_path):
+    run_until_labels_are_due(host, widget, monkeypatch, tmp_path)
+    job = widget.panel.work.job
+    module.close()
+    assert host.wait_until(lambda: not job.running, 10)
+    assert scene_is_clean()
+
+
+# ------------------------------------------------------------------------------------------------ set-up and models
+
+
+def test_set_up_declined(host, module, widget, monkeypatch):
+    from MRIDeepToolsLib import packages
+
+    monkeypatch.setattr(packages, "installed_version", lambda name, path=None: None)
+    questions = []
+    widget.panel.ask = lambda question, details="": questions.append((question, details))
+    widget.panel.refresh_machine()
+    widget.panel.update()
+    assert "first run installs" in message(widget)
+    widget.ui.applyButton.click()
+    host.pump(0.1)
+    assert len(questions) == 1
+    assert "torch" in questions[0][1]
+    assert "declined" in message(widget)
+    assert widget.ui.applyButton.enabled
+    assert widget.panel.work is None
+    assert not widget.panel.progress.ui.barRow.visible
+
+
+def test_models_are_asked_for_with_licence_and_citation(host, module, widget):
+    questions = []
+    widget.panel.ask = lambda question, details="": questions.append(question)
+    widget.panel.parameters.parcels = True
+    assert "synthseg-parc-2.0 (5 B)" in message(widget)
+    widget.ui.applyButton.click()
+    host.pump(0.1)
+    assert len(questions) == 1
+    assert "Apache-2.0" in questions[0]
+    assert "Billot" in questions[0]
+    assert widget.panel.work is None
+
+
+def test_models_are_not_fetched_offline(host, module, widget):
+    from MRIDeepToolsLib import settings
+
+    settings.set_value("offline", True)
+    widget.panel.ask = lambda *words: pytest.fail("nothing is to be asked")
+    widget.panel.parameters.robust = True
+    widget.ui.applyButton.click()
+    host.pump(0.1)
+    assert "synthseg-robust-2.0" in message(widget)
+    assert "network" in message(widget)
+
+
+# ------------------------------------------------------------------------------------------------------- scene, console
+
+
+def test_scene_brings_everything_back(host, module, widget, tmp_path):
+    import slicer
+
+    parameters = widget.panel.parameters
+    parameters.fast, parameters.makeScores, parameters.model = True, True, "synthseg-2.0"
+    apply(host, widget)
+    folder = tmp_path / "scene"
+    folder.mkdir()
+    assert slicer.app.applicationLogic().SaveSceneToSlicerDataBundleDirectory(str(folder), None)
+    slicer.mrmlScene.Clear(0)
+    assert not widget.panel.parameters.fast
+    assert widget.ui.resultsCollapsibleButton.collapsed
+    (scene,) = folder.rglob("*.mrml")
+    slicer.util.loadScene(str(scene))
+    host.pump(0.2)
+    parameters = widget.panel.parameters
+    assert parameters.fast is True
+    assert parameters.model == "synthseg-2.0"
+    assert parameters.inputVolume.GetName() == "Head"
+    assert parameters.resultSegmentation.GetSegmentation().GetNumberOfSegments() == 4
+    assert parameters.resultVolumes.GetNumberOfRows() == 4
+    assert parameters.resultWarnings == ["the scan is dark"]
+    assert widget.ui.fastCheckBox.checked
+    assert not widget.ui.resultsCollapsibleButton.collapsed
+    assert "2 of 3" in widget.ui.scoresSummaryLabel.text
+
+
+def test_console_and_panel_share_one_way(host, module):
+    import slicer
+
+    volume = add_volume()
+    logic = module.python.SynthSegmentLogic()
+    fractions = []
+    segmentation = logic.process(
+        volume, scores=True, fast=True, on_progress=lambda *values: fractions.append(values[0])
+    )
+    assert segmentation.GetSegmentation().GetNumberOfSegments() == 4
+    assert logic.outputs.volumes is not None
+    assert logic.outputs.scores is not None
+    assert 0.43 in fractions
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "Mine")
+    assert logic.process(volume, segmentation, volumes=table) == segmentation
+    assert logic.outputs.volumes == table
+    logic.process(volume, volumes=False)
+    assert logic.outputs.volumes is None
+
+
+def test_console_errors_are_sentences(host, module, monkeypatch):
+    from MRIDeepToolsLib.errors import GlueError
+
+    logic = module.python.SynthSegmentLogic()
+    with pytest.raises(GlueError, match="Choose a scan"):
+        logic.process(None)
+    set_mode(monkeypatch, "error")
+    with pytest.raises(GlueError, match="GPU is full"):
+        logic.process(add_volume())
+    set_mode(monkeypatch, "slow")
+    begin = time.monotonic()
+    with pytest.raises(GlueError, match="in time"):
+        logic.process(add_volume(), timeout_s=1.0)
+    assert time.monotonic() - begin < 5
+    with pytest.raises(TypeError):
+        logic.process(add_volume(), colour="red")
+
+
+def test_logs_hold_no_names_and_no_folders(host, module, widget, caplog, tmp_path):
+    widget.panel.parameters.inputVolume = add_volume("Doe^Jane")
+    with caplog.at_level(logging.DEBUG):
+        apply(host, widget)
+    for text in (caplog.text, widget.panel.progress.log_text):
+        assert "Jane" not in text
+        assert str(tmp_path) not in text
+    for node in results_of():
+        for name in node.GetAttributeNames():
+            assert "Jane" not in node.GetAttribute(name)
+            assert "/tmp" not in node.GetAttribute(name)
