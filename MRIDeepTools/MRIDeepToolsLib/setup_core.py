@@ -6,6 +6,7 @@ wheel that the extension carries, so that both always fit together. Slicer's own
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import sys
@@ -46,11 +47,13 @@ class SetupState:
     torch_version: str | None
     unmet: list[str] = field(default_factory=list)
     """Requirements of the core that are missing or of the wrong version, other than torch."""
+    core_present: bool = True
+    """False when the list of packages names the core, but its files are gone."""
 
     @property
     def core_fits(self) -> bool:
         """True when the core is installed in the version that belongs to this extension."""
-        return self.core_version is not None and self.core_wanted in (None, self.core_version)
+        return self.core_present and self.core_version is not None and self.core_wanted in (None, self.core_version)
 
     @property
     def ready(self) -> bool:
@@ -65,6 +68,8 @@ class SetupState:
             found.append(_("PyTorch is not installed."))
         if self.core_version is None:
             found.append(_("The core of MRI Deep Tools is not installed."))
+        elif not self.core_present:
+            found.append(_("The files of the core are missing."))
         elif not self.core_fits:
             text = _("The core has version {found}; this extension needs {wanted}.")
             found.append(text.format(found=self.core_version, wanted=self.core_wanted))
@@ -84,6 +89,7 @@ def state() -> SetupState:
         core_wanted=_version_of(core_source()),
         torch_version=None if torch_unmet else torch,
         unmet=[text for text in unmet if text not in torch_unmet],
+        core_present=core is None or _core_present(),
     )
 
 
@@ -218,16 +224,17 @@ def _install_core(log: Log, *, repair: bool) -> None:
             for name in ("pyproject.toml", "README.md"):
                 shutil.copy(source / name, Path(folder) / "core" / name)
             source = Path(folder) / "core"
-        if repair or _same_version_but_broken():
+        if repair or not state().core_present:
             _pip(["--force-reinstall", "--no-deps", str(source)], log)
-        _pip([str(source)], log)
+        if not state().ready:
+            _pip([str(source)], log)
 
 
-def _same_version_but_broken() -> bool:
-    """Return True when metadata of the right version is there, but the package is not."""
-    now = state()
-    folders = [Path(folder) for folder in (_SEARCH_PATH if _SEARCH_PATH is not None else sys.path) if folder]
-    return now.core_fits and not any((folder / "mri_deep_tools" / "__init__.py").is_file() for folder in folders)
+def _core_present() -> bool:
+    """Return True when the package can be found; nothing is imported."""
+    if _SEARCH_PATH is None:
+        return importlib.util.find_spec("mri_deep_tools") is not None
+    return any((Path(folder) / "mri_deep_tools" / "__init__.py").is_file() for folder in _SEARCH_PATH)
 
 
 def _pip(words: Sequence[str], log: Log) -> None:
@@ -235,11 +242,7 @@ def _pip(words: Sequence[str], log: Log) -> None:
     offline = ["--no-index", "--find-links", folder] if folder else []
     with tempfile.TemporaryDirectory(prefix="mdt-setup-") as temporary:
         constraints = packages.write_constraints(Path(temporary) / "constraints.txt", ["torch"], _SEARCH_PATH)
-        packages.pip_install([*_TARGET, *offline, *words], constraints, log)
-
-
-_TARGET: Sequence[str] = ()
-"""Options that say where pip installs; tests put a scratch folder here."""
+        packages.pip_install([*offline, *words], constraints, log)
 
 
 def _version_of(source: Path | None) -> str | None:
