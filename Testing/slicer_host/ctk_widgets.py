@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -155,21 +156,22 @@ class ctkSliderWidget(QtWidgets.QWidget):  # noqa: N801
         spin.setSuffix(self.suffix)
         spin.setPrefix(self.prefix)
         spin.setVisible(self.spinBoxVisible)
-        steps = (self.maximum - self.minimum) / (self.singleStep or 1)
-        slider.setRange(0, int(min(round(steps), 2**30)))
+        slider.setRange(0, self._s_steps(self.maximum))
         slider.blockSignals(False)
         spin.blockSignals(False)
         self.value = min(max(value, self.minimum), self.maximum)
         self._s_show()
 
     def _s_show(self) -> None:
-        for widget, value in ((self._s_spin, self.value), (self._s_slider, self._s_position())):
+        for widget, value in ((self._s_spin, self.value), (self._s_slider, self._s_steps(self.value))):
             widget.blockSignals(True)
             widget.setValue(value)
             widget.blockSignals(False)
 
-    def _s_position(self) -> int:
-        return round((self.value - self.minimum) / (self.singleStep or 1))
+    def _s_steps(self, value: float) -> int:
+        """Return the position of the handle for a value; without bounds there is no such place."""
+        steps = (value - self.minimum) / (self.singleStep or 1)
+        return round(min(steps, 2**30)) if math.isfinite(self.minimum) else 0
 
     def _s_value_changed(self) -> None:
         bounded = min(max(self.value, self.minimum), self.maximum)

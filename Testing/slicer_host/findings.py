@@ -74,7 +74,19 @@ def _thread_hook(arguments: threading.ExceptHookArgs) -> None:
 
 
 # Said by VTK and Qt themselves on machines without a display; no module can help it.
-_HARMLESS = ("bad X server connection", "Could not find a decent config", "Failed to initialize EGL")
+_HARMLESS = ("bad X server connection", "Could not find a decent config", "does not support propagateSizeHints")
+
+
+def quiet_qt() -> None:
+    """Print Qt's messages as Qt does, but for the ones of the offscreen platform that say nothing about a module."""
+    from PySide6 import QtCore
+
+    def show(kind: Any, context: Any, text: str) -> None:
+        if not any(harmless in text for harmless in _HARMLESS):
+            print(f"Qt: {text}", file=sys.stderr)
+
+    QtCore.qInstallMessageHandler(show)
+    _output_window.append(show)
 
 
 def _observe_vtk() -> None:

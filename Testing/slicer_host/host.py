@@ -56,6 +56,7 @@ class Host:
         from . import base, dialogs, findings, pythonqt
 
         findings.install_hooks()
+        findings.quiet_qt()
         pythonqt.install()
         dialogs.install()
         self.findings, self.dialogs = findings.findings, dialogs.recorder
@@ -153,8 +154,8 @@ class Host:
     def leave(self, status: int) -> None:
         """End the process with *status*, without the interpreter's own ending.
 
-        PySide6 6.12 on Python 3.11 and older loses references to True and False, so that the interpreter can abort
-        while it takes itself down. Functions registered with atexit have run, streams are flushed.
+        Qt, VTK and Python take each other's objects down in an order that can crash, after the tests have passed.
+        Functions registered with atexit have run, streams are flushed.
         """
         self.close_panels()
         self.set_main_window(False)

@@ -12,6 +12,7 @@ the right exact type, which the parameter node wrapper compares. What changes:
 
 from __future__ import annotations
 
+import ctypes
 import enum
 import inspect
 import sys
@@ -39,9 +40,7 @@ OWN_PREFIX = "_s_"
 
 def install() -> None:
     """Change the classes. Call once, before the first widget is made."""
-    if sys.version_info < (3, 12):
-        # PySide6 6.12 loses references to True and False at each Signal(bool); where they are counted, keep them alive.
-        _immortal.append([True] * 2_000_000 + [False] * 2_000_000)
+    _make_constants_immortal()
     for module in (QtCore, QtGui, QtWidgets):
         # dir(), because vars() lacks the classes not yet looked at; bases first, because derived classes look at them.
         classes = [c for c in (getattr(module, name) for name in dir(module)) if isinstance(c, type)]
@@ -53,6 +52,24 @@ def install() -> None:
     QObject.className = lambda self: self.metaObject().className()
     QObject.delete = lambda self: shiboken6.delete(self)  # noqa: PLW0108 - a builtin is no method
     QObject.name = _Name()
+
+
+def _make_constants_immortal() -> None:
+    """Keep None, True and False from being deleted.
+
+    PySide6 6.12 is built for the stable interface of Python 3.12, where these are never deleted and need not be
+    counted. On Python 3.10 and 3.11 they are: each call that returns None takes a reference away that was never
+    given, and after some tens of thousands the interpreter aborts with "deallocating None".
+    """
+    if sys.version_info >= (3, 12):
+        return
+    plenty = 1 << 40
+    for constant in (None, True, False):
+        count = ctypes.c_ssize_t.from_address(id(constant))  # CPython's objects begin with their count
+        if hasattr(sys, "gettotalrefcount") or abs(count.value - sys.getrefcount(constant)) > 100:
+            _immortal.append([constant] * 5_000_000)  # another layout: hold them by force
+        else:
+            count.value += plenty
 
 
 def _patch_class(cls: type) -> None:

@@ -161,8 +161,8 @@ class _IntConnector(_NumberConnector):
 
 @parameterNodeGuiConnector
 class _FloatConnector(_NumberConnector):
-    need_bounds = (ctk.ctkSliderWidget, ctk.ctkDoubleSlider, slicer.qMRMLSliderWidget)
-    classes = (*need_bounds, qt.QDoubleSpinBox, ctk.ctkDoubleSpinBox, slicer.qMRMLSpinBox)
+    need_bounds = (ctk.ctkSliderWidget, slicer.qMRMLSliderWidget)
+    classes = (*need_bounds, qt.QDoubleSpinBox, ctk.ctkDoubleSpinBox, ctk.ctkDoubleSlider, slicer.qMRMLSpinBox)
     kinds = (int, float)
     unbounded = (float("-inf"), float("inf"))
 
