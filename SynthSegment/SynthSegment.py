@@ -28,10 +28,10 @@ try:
 except ImportError:  # in the source tree each module has a folder of its own; installed, all are in one
     sys.path.append(str(Path(__file__).resolve().parent.parent / "MRIDeepTools"))
 
-from MRIDeepToolsLib import nodes, setup_core
+from MRIDeepToolsLib import core_info, nodes, setup_core
 from SynthSegmentLib.panel import Panel
 from SynthSegmentLib.parameters import SynthSegmentParameters
-from SynthSegmentLib.run import SegmentOptions, SegmentRun
+from SynthSegmentLib.run import SegmentOptions, SegmentRun, needed_models
 from SynthSegmentLib.sample_data import register_sample_data
 from SynthSegmentLib.scan_checks import why_not
 
@@ -296,6 +296,8 @@ class SynthSegmentTest(ScriptedLoadableModuleTest):
         """A volume gets labels on its own grid."""
         if not setup_core.state().ready:
             raise unittest.SkipTest("the core is not installed")
+        if needed_models(SegmentOptions(), core_info.info()["models"]):
+            raise unittest.SkipTest("no model is on this computer")
         volume = sample_volume()
         segmentation = SynthSegmentLogic().process(volume, crop=32, fast=True, device="cpu", threads=1)
         self.assertIsNotNone(segmentation)

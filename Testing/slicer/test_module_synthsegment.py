@@ -165,6 +165,7 @@ def test_own_weights_ask_for_their_place(host, module, widget, tmp_path):
 def test_apply_labels_a_volume(host, module, widget):
     """Progress, log, results: geometry, names, colours, terminology, hierarchy, attributes, table, chart."""
     import slicer
+    import vtk
 
     volume = widget.panel.parameters.inputVolume
     widget.panel.parameters.makeScores = True
@@ -188,8 +189,10 @@ def test_apply_labels_a_volume(host, module, widget):
         *("Left cerebral white matter", "Left hippocampus", "Right cerebral white matter", "Right hippocampus")
     ]
     np.testing.assert_allclose(segments["Left hippocampus"].GetColor(), [220 / 255, 216 / 255, 20 / 255], atol=1e-6)
-    tag = segments["Left hippocampus"].GetTagValue if hasattr(segments["Left hippocampus"], "GetTagValue") else None
-    assert tag is None or "5366008" in tag("TerminologyEntry")
+    terminology = vtk.reference("")
+    segments["Left hippocampus"].GetTag(segments["Left hippocampus"].GetTerminologyEntryTagName(), terminology)
+    assert "5366008" in str(terminology)
+    assert "7771000^Left" in str(terminology)
     assert segments["Right hippocampus"].GetLabelValue() == 53
     role = segmentation.GetReferenceImageGeometryReferenceRole()
     assert segmentation.GetNodeReference(role) == volume
@@ -200,11 +203,7 @@ def test_apply_labels_a_volume(host, module, widget):
     table = parameters.resultVolumes
     assert table.GetNumberOfRows() == 4
     assert table.GetColumnUnitLabel("Volume") == "mm^3"
-    assert (
-        parameters.resultChart.GetNumberOfPlotSeriesNodes() == 1
-        if hasattr(parameters.resultChart, "GetNumberOfPlotSeriesNodes")
-        else True
-    )
+    assert parameters.resultChart.GetPlotSeriesNode().GetTableNode() == table
     assert not widget.ui.resultsCollapsibleButton.collapsed
     assert "dark" in widget.ui.warningsLabel.text
     assert "2 of 3" in widget.ui.scoresSummaryLabel.text
