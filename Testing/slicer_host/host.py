@@ -61,8 +61,12 @@ class Host:
         dialogs.install()
         self.findings, self.dialogs = findings.findings, dialogs.recorder
         from . import application, mrml_widgets, qt_namespace, scene
-        from .modules import qSlicerLoadableModule
+        from .modules import qSlicerLoadableModule, qSlicerScriptedLoadableModule
 
+        slicer.qSlicerLoadableModule, slicer.qSlicerScriptedLoadableModule = (
+            qSlicerLoadableModule,
+            qSlicerScriptedLoadableModule,
+        )
         qt_namespace.build()
         _tidy_namespace(slicer)
         application.make_modules_namespace()

@@ -68,7 +68,7 @@ def slice_view(
         segmentation: the one segmentation to be seen; without it, all that are visible in the scene.
         orientation: "Axial", "Sagittal" or "Coronal" (RAS axes).
         size: width and height in pixels.
-        offset: position along the normal in mm RAS; the middle of the volume where it is None.
+        offset: where the slice is on the axis it cuts, R, A or S, in mm; the middle of the volume where it is None.
         foreground: volume node over the background.
         foreground_opacity: 0 to 1.
     """
@@ -76,6 +76,7 @@ def slice_view(
     import vtk
 
     scene = host.scene
+    kept = _ids(scene)
     name = scene.GenerateUniqueName("HostSlice")
     slice_node = _new_view(scene, "vtkMRMLSliceNode", name)
     composite = _new_view(scene, "vtkMRMLSliceCompositeNode", name)
@@ -97,7 +98,8 @@ def slice_view(
         logic.ResizeSliceNode(*size)
         logic.FitSliceToAll(*size)
         if offset is not None:
-            logic.SetSliceOffset(offset)
+            axis = {"Sagittal": 0, "Coronal": 1, "Axial": 2}[orientation]
+            slice_node.JumpSliceByOffsetting(*(offset if i == axis else 0.0 for i in range(3)))
         mapper.SetInputConnection(logic.GetImageDataConnection())
         actor.SetVisibility(background is not None or foreground is not None)
         _save(window, path)
@@ -106,8 +108,7 @@ def slice_view(
         logic.SetMRMLScene(None)
         for node, visible in others:
             node.SetVisibility(visible)
-        for node in (composite, slice_node):
-            scene.RemoveNode(node)
+        _forget(scene, kept)
         window.Finalize()
     return path
 
@@ -123,6 +124,7 @@ def view_3d(host: Host, path: Path, segmentation: Any, size: tuple[int, int] = (
     name = scene.GenerateUniqueName("HostView")
     if not segmentation.GetSegmentation().ContainsRepresentation("Closed surface"):
         segmentation.CreateClosedSurfaceRepresentation()
+    kept = _ids(scene)
     view = _new_view(scene, "vtkMRMLViewNode", name)
     view.SetBoxVisible(False)
     view.SetAxisLabelsVisible(False)
@@ -151,10 +153,21 @@ def view_3d(host: Host, path: Path, segmentation: Any, size: tuple[int, int] = (
         group.SetMRMLDisplayableNode(None)
         for node, visible in others:
             node.SetVisibility(visible)
-        for node in (camera, view):
-            scene.RemoveNode(node)
+        _forget(scene, kept)
         window.Finalize()
     return path
+
+
+def _ids(scene: Any) -> set[str]:
+    return {scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())}
+
+
+def _forget(scene: Any, kept: set[str]) -> None:
+    """Remove what a picture has added to the scene: its views, and what logics and managers made for them."""
+    for node_id in _ids(scene) - kept:
+        node = scene.GetNodeByID(node_id)
+        if node is not None:
+            scene.RemoveNode(node)
 
 
 def _new_view(scene: Any, class_name: str, name: str) -> Any:
@@ -203,7 +216,7 @@ def _image_actor(vtk: Any, renderer: Any) -> tuple[Any, Any]:
     actor = vtk.vtkActor2D()
     actor.SetMapper(mapper)
     actor.GetProperty().SetDisplayLocationToBackground()
-    renderer.AddActor2D(actor)
+    renderer.AddViewProp(actor)
     return mapper, actor
 
 

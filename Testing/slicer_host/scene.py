@@ -69,11 +69,15 @@ class SceneBoot:
         self.add_views()
 
     def _register_io(self) -> None:
-        # Reading a .mrml file finds remote and cached data through these two.
-        data_io = getattr(slicer, "vtkMRMLDataIOManagerLogic", None)
-        if data_io is not None:
-            self._data_io = data_io()
-            self._data_io.SetMRMLScene(self.scene)
+        """Give the scene the managers of cached files, without which no .mrb can be read."""
+        cache = slicer.vtkCacheManager()
+        cache.SetRemoteCacheDirectory(str(self.share.parent / "cache"))
+        cache.SetMRMLScene(self.scene)
+        self.scene.SetCacheManager(cache)
+        manager = slicer.vtkDataIOManager()
+        manager.SetCacheManager(cache)
+        self.scene.SetDataIOManager(manager)
+        self._io = (cache, manager)
 
     def _application_nodes(self) -> None:
         for name in ("vtkMRMLCrosshairNode", "vtkMRMLInteractionNode", "vtkMRMLSelectionNode", "vtkMRMLLayoutNode"):
@@ -146,6 +150,7 @@ class SceneBoot:
         node.SetName(name)
         node.SetLayoutName(name)
         node.SetLayoutLabel(label)
+        node.SetDefaultOrientation(orientation)  # which it goes back to when the scene is closed
         node.SetOrientation(orientation)
         node = self.scene.AddNode(node)
         composite = self.scene.CreateNodeByClass("vtkMRMLSliceCompositeNode")
