@@ -59,7 +59,8 @@ class Panel:
         )
         ui.weightsPathLineEdit.currentPath = settings.get("weightsFolder")
         ui.weightsPathLineEdit.connect("currentPathChanged(QString)", self._weights_chosen)
-        ui.advancedCollapsibleButton.connect("contentsCollapsed(bool)", self.update)  # which rows are shown
+        for section in (ui.inputsCollapsibleButton, ui.advancedCollapsibleButton):
+            section.connect("contentsCollapsed(bool)", self.update)  # not all rows of a section are always shown
         ui.disclaimerLabel.text = disclaimer()
         self.update()
 

@@ -29,10 +29,12 @@ class ResultsPanel:
         self._ui = ui
         self._segmentation: Any = None
         self._chart: Any = None
+        self._warnings: list[str] = []
         self._shown: tuple[Any, ...] | None = None
         ui.showAllButton.connect("clicked(bool)", lambda: self._show_segments(True))
         ui.hideAllButton.connect("clicked(bool)", lambda: self._show_segments(False))
         ui.showChartButton.connect("clicked(bool)", self.show_chart)
+        ui.resultsCollapsibleButton.connect("contentsCollapsed(bool)", self._show_warnings)
         self.show(None, None, None, None, [])
 
     def show(self, segmentation: Any, volumes: Any, scores: Any, chart: Any, warnings: list[str]) -> None:
@@ -55,15 +57,19 @@ class ResultsPanel:
         ui.showChartButton.enabled = chart is not None
         for button in (ui.show3DButton, ui.showAllButton, ui.hideAllButton):
             button.enabled = segmentation is not None
-        show_lines(ui.warningsLabel, warnings)
+        self._warnings = list(warnings)
         some = any(node is not None for node in (segmentation, volumes, scores))
         ui.resultsCollapsibleButton.enabled = some
         ui.resultsCollapsibleButton.collapsed = not some
+        self._show_warnings()
 
     def show_chart(self) -> None:
         """Show the chart of the volumes in a layout that has room for one."""
         if self._chart is not None:
             slicer.modules.plots.logic().ShowChartInLayout(self._chart)
+
+    def _show_warnings(self) -> None:
+        show_lines(self._ui.warningsLabel, self._warnings)
 
     def _show_segments(self, visible: bool) -> None:
         display = self._segmentation.GetDisplayNode() if self._segmentation is not None else None

@@ -20,6 +20,10 @@ BEST_MODEL, BUNDLED_MODEL = "synthseg-2.0", "synthseg-lite"
 ROBUST_MODEL, PARCELS_MODEL, SCORES_MODEL = "synthseg-robust-2.0", "synthseg-parc-2.0", "synthseg-qc-2.0"
 
 
+HIDDEN_IN_3D = ("csf",)
+"""The fluid around the brain would cover everything else."""
+
+
 class RunFailedError(GlueError):
     """A run ended without results; ``outcome`` is the job's, None where the results could not be placed."""
 
@@ -68,6 +72,15 @@ class SegmentOptions:
         if self.crop:
             words += ["--crop", str(self.crop)]
         return [*words, "--grid", self.grid, *settings.job_options(self.device, self.threads)]
+
+
+def hide_in_3d(segmentation: Any, structures: Sequence[str]) -> None:
+    """Hide structures, by the core's names, in 3D views alone."""
+    display = segmentation.GetDisplayNode()
+    identities = nodes.structures_of(segmentation)
+    for name in structures:
+        if display is not None and name in identities:
+            display.SetSegmentVisibility3D(identities[name], False)
 
 
 def needed_models(options: SegmentOptions, models: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -278,6 +291,7 @@ class SegmentRun:
             nodes.import_segmentation(labels, table, reference, name, target["segmentation"], same_grid=native),
             target["segmentation"],
         )
+        hide_in_3d(outputs.segmentation, HIDDEN_IN_3D)
         if self.options.volumes:
             name = nodes.output_name(reference, _("volumes"))
             made = nodes.import_volumes_table(folder / "scan_volumes.csv", name, target["volumes"])

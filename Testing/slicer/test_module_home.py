@@ -215,7 +215,7 @@ def test_report_is_copyable_and_tells_no_folders(host, widget, cache):
 
 
 def test_cancel_ends_a_command(host, widget, tmp_path, monkeypatch):
-    use_fake_core(monkeypatch, tmp_path, "slow")
+    use_fake_core(monkeypatch, "slow")
     job = widget.panel.logic.models_job([])
     job._arguments = ["segment", "a", "b"]
     widget.panel.job = job.start()

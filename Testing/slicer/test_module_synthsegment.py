@@ -19,7 +19,7 @@ def module(host, tmp_path, monkeypatch):
     handle = host.load("SynthSegment")
     from MRIDeepToolsLib import core_info
 
-    use_fake_core(monkeypatch, tmp_path)
+    use_fake_core(monkeypatch)
     monkeypatch.setattr(core_info, "_known", {"version": "1.2.3", "devices": [{"name": "cpu"}], "models": MODELS})
     return handle
 
@@ -410,7 +410,7 @@ def test_module_reloaded_during_a_run(host, module, widget, monkeypatch, tmp_pat
     assert new is not widget
     wait_idle(host, new)
     set_mode(monkeypatch, "good")
-    use_fake_core(monkeypatch, tmp_path)
+    use_fake_core(monkeypatch)
     apply(host, new)
     assert "Done in" in message(new)
 
