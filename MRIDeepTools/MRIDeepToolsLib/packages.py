@@ -78,21 +78,28 @@ def pip_install(words: Sequence[str], constraints: Path, log: Callable[[str], No
 
     Raises
     ------
-    SetupError : pip failed; the message holds its last error line.
+    SetupError : pip failed; the message holds its last error line. What ``log`` raises is raised when pip has ended.
 
     """
     words = [*_PIP_OPTIONS, *words]
     lines: list[str] = []
 
+    faults: list[Exception] = []
+
     def take(text: str) -> None:
         lines.extend(text.splitlines())
-        if log is not None:
-            log(text)
+        try:
+            if log is not None and not faults:
+                log(text)
+        except Exception as error:  # Slicer's function would never come to its end
+            faults.append(error)
 
     status = _through_slicer(words, constraints, take) if _slicer_can() else _own(words, constraints, take)
     importlib.invalidate_caches()
     if status != 0:
         raise SetupError(_explain(lines, status))
+    if faults:
+        raise faults[0]
 
 
 def _slicer_can() -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -364,10 +366,61 @@ def test_missing_extension_is_named_and_cpu_is_offered(scratch, monkeypatch):
 # ---------------------------------------------------------------------------------------- Slicer's own pip, where it is
 
 
-@pytest.mark.skipif(not os.environ.get("SLICER_CHECKOUT"), reason="SLICER_CHECKOUT is not set")
-def test_through_slicer_packaging(scratch):
-    if importlib.util.find_spec("slicer.packaging") is None:
-        pytest.skip("this Slicer has no slicer.packaging")
-    scratch.offer_all()
+@pytest.fixture
+def slicer_packaging(scratch, monkeypatch):
+    """Give this Slicer what 5.12 has: the two functions that are used, on Slicer's own way to run a Python module."""
+    import slicer
+
+    assert importlib.util.find_spec("slicer.packaging") is None or os.environ.get("SLICER_CHECKOUT")
+    launcher = scratch.python.parent / "PythonSlicer"
+    launcher.write_text(f'#!/bin/sh\nexec "{scratch.python}" "$@"\n')
+    launcher.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{launcher.parent}{os.pathsep}{os.environ['PATH']}")
+    if importlib.util.find_spec("slicer.packaging") is not None:
+        return
+
+    def pip_install(
+        requirements, constraints=None, *, blocking, show_progress, requester, logCallback, completedCallback
+    ):
+        assert blocking is False and show_progress is False and requester
+        words = ["install", *requirements, "-c", constraints]
+        slicer.util.executePythonModule(
+            "pip", words, blocking=False, logCallback=logCallback, completedCallback=completedCallback
+        )
+
+    module = types.ModuleType("slicer.packaging")
+    module.__spec__ = importlib.machinery.ModuleSpec("slicer.packaging", None)
+    module.pip_install, module.isPipInstallInProgress = pip_install, lambda: False
+    monkeypatch.setitem(sys.modules, "slicer.packaging", module)
+    monkeypatch.setattr(slicer, "packaging", module, raising=False)
+
+
+def test_through_slicer_packaging(scratch, slicer_packaging, host):
+    scratch.all_installed()
+    for path in scratch.site.glob("tiny_package*"):
+        shutil.rmtree(path)
+    host.set_testing(True)
+    assert not scratch.packages._slicer_can()  # it would block there, so our own way is used
+    host.set_testing(False)
     assert scratch.packages._slicer_can()
     assert scratch.ensure().ready and "Successfully installed" in "\n".join(scratch.lines)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "slicer.packaging"])
+def test_a_log_that_fails_does_not_hang_the_setup(scratch, slicer_packaging, monkeypatch, own):
+    if own:
+        monkeypatch.setattr(scratch.packages, "_slicer_can", lambda: False)
+    scratch.offer("tiny-package", "1.2")
+    with pytest.raises(ZeroDivisionError):
+        scratch.setup._pip(["tiny-package"], lambda text: 1 / 0)
+    assert scratch.installed() == {"tiny-package": "1.2"}
+
+
+def test_failure_and_occupied_slicer_packaging(scratch, slicer_packaging, monkeypatch):
+    import slicer
+
+    with pytest.raises(scratch.setup.SetupError, match="no-such-package"):
+        scratch.setup._pip(["no-such-package"], scratch.lines.append)
+    monkeypatch.setattr(slicer.packaging, "isPipInstallInProgress", lambda: True)
+    with pytest.raises(scratch.setup.SetupError, match="Another installation"):
+        scratch.setup._pip(["tiny-package"], scratch.lines.append)
