@@ -56,6 +56,18 @@ def host(_booted_host):
         _booted_host.reset()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Skip a test that wants a picture of VTK on a machine without OpenGL."""
+    try:
+        return (yield)
+    except Exception as error:
+        render = sys.modules.get("slicer_host.render")
+        if render is not None and isinstance(error, render.RenderingUnavailableError):
+            pytest.skip(str(error))
+        raise
+
+
 _status: list[int] = []
 
 

@@ -126,7 +126,8 @@ def test_terminology_entries_are_understood(host):
     import slicer
 
     context = "Segmentation category and type - DICOM master list"
-    text = f"{context}~SCT^123037004^Anatomical Structure~SCT^12738006^Brain~SCT^7771000^Left~Anatomic codes - DICOM master list~^^~^^"
+    what = "SCT^123037004^Anatomical Structure~SCT^12738006^Brain~SCT^7771000^Left"
+    text = f"{context}~{what}~Anatomic codes - DICOM master list~^^~^^"
     entry = slicer.vtkSlicerTerminologyEntry()
     logic = slicer.modules.terminologies.logic()
     assert logic.DeserializeTerminologyEntry(text, entry)
@@ -206,6 +207,16 @@ def test_slice_orientation_and_offset(host, tmp_path):
         outside = pixels(host.slice_view(path, background=node, orientation=orientation, offset=5.0, size=(200, 200)))
         assert abs(inside[100, 100, 0] - 160) < 3
         assert abs(outside[100, 100, 0] - 80) < 3
+
+
+def test_machine_that_cannot_draw(host, tmp_path, monkeypatch):
+    from slicer_host import render
+
+    monkeypatch.setattr(render, "_PROBE", "raise SystemExit(1)")
+    render.require_rendering.cache_clear()
+    with pytest.raises(render.RenderingUnavailableError, match="apt-get install libegl1"):
+        host.slice_view(tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()
 
 
 def test_surface(host, tmp_path):

@@ -126,7 +126,7 @@ def test_exceptions_in_timers_observers_and_threads_are_found(host):
     import qt
     import slicer
 
-    with host.findings.expected("RuntimeError: on purpose"):
+    with host.findings.expected("exception in timer fail: RuntimeError: on purpose"):
         qt.QTimer.singleShot(0, fail)
         host.pump(0.05)
     tag = slicer.mrmlScene.AddObserver(slicer.mrmlScene.NodeAddedEvent, lambda caller, event: fail())

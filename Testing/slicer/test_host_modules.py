@@ -114,6 +114,18 @@ def test_reload_takes_the_new_source(host, tmp_path):
     assert first.parameters is None, "cleanup() was called"
 
 
+def test_start_up_is_over_when_a_module_is_loaded(host, tmp_path):
+    import slicer
+
+    waits = {"self.parent.title =": 'slicer.app.connect("startupCompleted()", self.ready)\n        self.parent.title ='}
+    waits["@parameterNodeWrapper\n"] = (
+        "    def ready(self):\n        self.parent.hidden = True\n\n\n@parameterNodeWrapper\n"
+    )
+    handle = host.load(broken(tmp_path, "HostStart", waits))
+    assert handle.module.hidden is True
+    assert slicer.modules.hoststart is handle.module
+
+
 def test_close_calls_cleanup(example):
     widget = example.widget()
     assert widget.Observations
@@ -140,7 +152,7 @@ def test_error_in_apply_is_shown_and_found(host, tmp_path):
     widget.ui.inputSelector.setCurrentNode(volume())
     with host.findings.expected("exception in slot .*onApply.*TypeError"):
         widget.ui.applyButton.click()
-    assert [dialog.text for dialog in host.dialogs.shown][0].startswith("Failed.")
+    assert host.dialogs.shown[0].text.startswith("Failed.")
 
 
 def test_nodes_get_a_place_in_the_subject_hierarchy(host):
@@ -207,12 +219,22 @@ def test_the_command(tmp_path, host):
     assert "test_threshold" in done.stdout
 
 
-def test_the_command_fails_with_the_findings(tmp_path):
+def test_the_command_fails_with_the_findings_and_can_use_a_checkout(tmp_path, host):
+    from slicer_host import base
+
+    checkout = tmp_path / "checkout"
+    folder = checkout / "Base" / "Python" / "slicer"
+    folder.mkdir(parents=True)
+    for name, own in base.OWN.items():
+        (folder / f"{name}.py").write_text(
+            f"from slicer_host.base.{own} import *\nprint('from the checkout: {name}')\n"
+        )
     path = broken(
         tmp_path, "HostCommandBroken", {'"clicked(bool)"': '"pressed(bool)"', "marked.sum()), 9": "marked.sum()), 8"}
     )
-    done = run("-m", "slicer_host", path, "--test", "--no-main-window")
+    done = run("-m", "slicer_host", path, "--test", "--no-main-window", "--slicer-checkout", checkout)
     assert done.returncode == 1
+    assert done.stdout.count("from the checkout:") == len(base.OWN)
     assert "finding: connect failed on QPushButton 'applyButton': there is no signal pressed(bool)" in done.stdout
     assert "finding: generic test: it has no icon" in done.stdout
     assert "finding: test failed:" in done.stdout

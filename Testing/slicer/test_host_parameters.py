@@ -1,5 +1,7 @@
 """The parameter node wrapper: types, defaults, validators, packs and binding to widgets."""
 
+# ruff: noqa: UP007, UP045 - Slicer 5.8 knows Optional and Union only
+
 import enum
 import pathlib
 from typing import Annotated, Optional, Union

@@ -1,5 +1,7 @@
 """``slicer.app`` and what hangs on it: modules, layout, main window, settings."""
 
+# ruff: noqa: N802, N815 - the names are those of Qt, CTK and Slicer
+
 from __future__ import annotations
 
 import sys

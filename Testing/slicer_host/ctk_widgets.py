@@ -1,5 +1,7 @@
 """Stand-ins for the CTK widgets that modules use: real Qt widgets with CTK's names, properties and signals."""
 
+# ruff: noqa: N802, N815 - the names are those of Qt, CTK and Slicer
+
 from __future__ import annotations
 
 import math

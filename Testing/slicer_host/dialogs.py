@@ -30,7 +30,7 @@ class Recorder:
         self._once: list[Any] = []
 
     def answer(self, value: Any, *then: Any) -> None:
-        """Set how dialogs are answered: True accepts, False rejects, a text is the file, the input or the button's text.
+        """Set how dialogs are answered: True accepts, False rejects, a text is the file, the input or the button.
 
         With several values the first dialogs get them in order, and the last value stays the policy.
         """

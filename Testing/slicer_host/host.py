@@ -117,6 +117,7 @@ class Host:
 
     def load(self, module: str | Path) -> ModuleHandle:
         """Load a module by name from the repository, or by the path of its file; once, then the same handle."""
+        from . import pythonqt
         from .modules import ModuleHandle
 
         path = Path(module) if str(module).endswith(".py") else REPOSITORY / str(module) / f"{module}.py"
@@ -129,7 +130,12 @@ class Host:
         for folder in (str(path.parent), str(REPOSITORY / "MRIDeepTools")):
             if folder not in sys.path:
                 sys.path.insert(0, folder)
+        before = len(pythonqt._connections(self.app))
         self._handles[name] = ModuleHandle(self, name, path)
+        # In Slicer all modules are there before start-up is over; here that moment comes for each when it is loaded.
+        for signature, _, slot, _ in pythonqt._connections(self.app)[before:]:
+            if signature == "startupCompleted()":
+                slot()
         return self._handles[name]
 
     # --- life ---
@@ -165,7 +171,7 @@ class Host:
         self.set_main_window(False)
         from PySide6 import QtCore
 
-        atexit.unregister(getattr(QtCore, "__moduleShutdown"))  # noqa: B009 - inside a class the name would be changed
+        atexit.unregister(getattr(QtCore, "__moduleShutdown"))
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
             if stream is not None and not stream.closed:

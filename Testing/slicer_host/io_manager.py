@@ -1,11 +1,14 @@
 """``slicer.app.coreIOManager()``: reading and writing of nodes by the wheel's own storage nodes and logics."""
 
+# ruff: noqa: N802 - the names are those of Qt, CTK and Slicer
+
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
 import slicer
+import vtk
 
 _EXTENSIONS = {
     ".nii.gz": "VolumeFile", ".nii": "VolumeFile", ".nrrd": "VolumeFile", ".nhdr": "VolumeFile", ".mha": "VolumeFile",
@@ -64,21 +67,12 @@ class CoreIOManager:
                 loaded.AddItem(node)
         return True
 
-    def _load_VolumeFile(self, path: str, properties: dict, messages: Any) -> Any:  # noqa: N802 - named by file type
-        options = (
-            (1 if properties.get("labelmap") else 0)
-            + (2 if properties.get("center") else 0)
-            + (4 if properties.get("singleFile") else 0)
-            + (8 if properties.get("autoWindowLevel", True) else 0)
-            + (16 if properties.get("discardOrientation") else 0)
-        )
-        logic = slicer.modules.volumes.logic()
-        name = (
-            properties.get("name") or logic.SupportedFileBaseName(path)
-            if hasattr(logic, "SupportedFileBaseName")
-            else (properties.get("name") or _base_name(path))
-        )
-        node = logic.AddArchetypeVolume(path, name, options)
+    def _load_VolumeFile(self, path: str, properties: dict, messages: Any) -> Any:
+        flags = ("labelmap", "center", "singleFile", "autoWindowLevel", "discardOrientation")
+        defaults = {"autoWindowLevel": True}
+        options = sum(1 << bit for bit, flag in enumerate(flags) if properties.get(flag, defaults.get(flag)))
+        name = properties.get("name") or _base_name(path)
+        node = slicer.modules.volumes.logic().AddArchetypeVolume(path, name, options)
         if node is None:
             _fail(messages, f"Failed to read volume: {path}")
             return None
@@ -86,7 +80,7 @@ class CoreIOManager:
             _show(node)
         return node
 
-    def _load_SequenceFile(self, path: str, properties: dict, messages: Any) -> Any:  # noqa: N802
+    def _load_SequenceFile(self, path: str, properties: dict, messages: Any) -> Any:
         node = slicer.modules.sequences.logic().AddSequence(path, messages)
         if node is None:
             return None
@@ -98,10 +92,10 @@ class CoreIOManager:
             _show(proxy)
         return node
 
-    def _load_TransformFile(self, path: str, properties: dict, messages: Any) -> Any:  # noqa: N802
+    def _load_TransformFile(self, path: str, properties: dict, messages: Any) -> Any:
         return slicer.modules.transforms.logic().AddTransform(path, slicer.mrmlScene)
 
-    def _load_SceneFile(self, path: str, properties: dict, messages: Any) -> Any:  # noqa: N802
+    def _load_SceneFile(self, path: str, properties: dict, messages: Any) -> Any:
         scene = slicer.mrmlScene
         clear = bool(properties.get("clear", False))
         if path.lower().endswith(".mrb"):
@@ -116,8 +110,6 @@ class CoreIOManager:
             _fail(messages, f"No reader for {path} ({file_type})")
             return None
         node_class, storage_class = _STORAGE[file_type]
-        if file_type == "SegmentationFile" and not slicer.mrmlScene.GetNodeByID(path):
-            node_class = "vtkMRMLSegmentationNode"
         scene = slicer.mrmlScene
         node = scene.AddNewNodeByClass(node_class, scene.GenerateUniqueName(_base_name(path)))
         storage = scene.AddNewNodeByClass(storage_class)
@@ -185,18 +177,16 @@ class CoreIOManager:
     ) -> bool:
         """Write nodes without touching their storage nodes; *harden* applies the parent transform first."""
         done = True
-        for node_id, file_name in zip(node_ids, file_names):
+        for node_id, file_name in zip(node_ids, file_names, strict=True):
             done = self._export(slicer.mrmlScene.GetNodeByID(node_id), str(file_name), properties, harden) and done
         return done
 
     def _export(self, node: Any, path: str, properties: dict, harden: bool) -> bool:
         scene = slicer.vtkMRMLScene()
         copy = scene.AddNewNodeByClass(node.GetClassName(), node.GetName())
-        copy.CopyContent(node) if hasattr(copy, "CopyContent") else copy.Copy(node)
+        copy.CopyContent(node)
         if harden and node.IsA("vtkMRMLTransformableNode") and node.GetParentTransformNode() is not None:
-            transform = slicer.vtkMRMLTransformNode() if False else scene.AddNewNodeByClass("vtkMRMLTransformNode")
-            import vtk
-
+            transform = scene.AddNewNodeByClass("vtkMRMLTransformNode")
             to_world = vtk.vtkGeneralTransform()
             node.GetParentTransformNode().GetTransformToWorld(to_world)
             transform.SetAndObserveTransformToParent(to_world)
@@ -213,8 +203,6 @@ class CoreIOManager:
 
 def _fail(messages: Any, text: str) -> bool:
     if messages is not None:
-        import vtk
-
         messages.AddMessage(vtk.vtkCommand.ErrorEvent, text)
     return False
 

@@ -1,5 +1,7 @@
 """Module objects (``slicer.modules.synthsegment``) and the handle with which a test drives one."""
 
+# ruff: noqa: N802, N815 - the names are those of Qt, CTK and Slicer
+
 from __future__ import annotations
 
 import importlib.util

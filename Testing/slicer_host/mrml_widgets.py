@@ -1,5 +1,7 @@
 """Stand-ins for Slicer's MRML widgets, on the real scene."""
 
+# ruff: noqa: N802, N815 - the names are those of Qt, CTK and Slicer
+
 from __future__ import annotations
 
 import weakref

@@ -50,7 +50,7 @@ def install() -> None:
             else:
                 _patch_enums(cls)
     QObject.className = lambda self: self.metaObject().className()
-    QObject.delete = lambda self: shiboken6.delete(self)  # noqa: PLW0108 - a builtin is no method
+    QObject.delete = lambda self: shiboken6.delete(self)
     QObject.name = _Name()
 
 
@@ -127,6 +127,7 @@ class QtProperty:
         self.writable = meta.isWritable()
         if cls is QtCore.QTimer and name == "singleShot":
             self.getter = QtCore.QTimer.isSingleShot
+            self.class_value = _single_shot(self.class_value)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
@@ -171,6 +172,16 @@ class QtProperty:
 def _is_static(function: Callable) -> bool:
     """Tell whether a method of Qt needs no object, such as QCoreApplication.applicationName()."""
     return type(function).__name__ == "builtin_function_or_method"
+
+
+def _single_shot(original: Callable) -> Callable:
+    """Return ``QTimer.singleShot(ms, function)`` that swallows and records exceptions like any slot."""
+
+    def single_shot(milliseconds: float, *target: Any) -> None:
+        slots = [make_slot(t, f"timer {_describe(t)}") if callable(t) else t for t in target]
+        original(int(milliseconds), *slots)
+
+    return single_shot
 
 
 class _Name:
@@ -345,8 +356,10 @@ def _connections(owner: QObject) -> list[tuple[str, Any, Callable, Any]]:
     return owner.__dict__.setdefault("_s_connections", [])
 
 
-def connect(owner: QObject, signature: str, *target: Any, own: Any = None) -> bool:
+def connect(owner: QObject, signature: str, *target: Any, own: Any = None) -> Any:
     """Connect a signal, given by its signature, to a callable or to a slot of another object."""
+    if not isinstance(signature, str):  # older PySide6 asks the object itself to connect: sender, signal, slot
+        return QObject.connect(signature, *target)
     text = _normalized(signature)
     function = _target(owner, text, target)
     if function is None:
@@ -392,8 +405,10 @@ def _refuse(owner: QObject, why: str) -> bool:
     return False
 
 
-def disconnect(owner: QObject, signature: str, *target: Any) -> bool:
+def disconnect(owner: QObject, signature: str, *target: Any) -> Any:
     """Undo a connect of the same arguments; False where there was none."""
+    if not isinstance(signature, str):
+        return QObject.disconnect(signature, *target)
     text = _normalized(signature)
     wanted = target[-1] if len(target) == 1 else target
     connections = _connections(owner)

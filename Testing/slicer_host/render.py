@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +26,36 @@ _3D_MANAGERS = (
     "vtkMRMLModelDisplayableManager",
     "vtkMRMLSegmentationsDisplayableManager3D",
 )
+
+
+# Asked of another process, because VTK can crash where no OpenGL is to be had.
+_PROBE = """
+import vtkmodules.vtkRenderingOpenGL2
+from vtkmodules.vtkRenderingCore import vtkRenderWindow
+window = vtkRenderWindow()
+window.SetOffScreenRendering(1)
+window.SetSize(8, 8)
+window.Render()
+raise SystemExit(0 if "OpenGL version" in window.ReportCapabilities() else 1)
+"""
+
+
+class RenderingUnavailableError(OSError):
+    """This machine offers no OpenGL, not even in software."""
+
+
+@functools.cache
+def require_rendering() -> None:
+    """Check once that VTK can draw here.
+
+    Raises:
+        RenderingUnavailableError: it cannot; the message names what to install.
+    """
+    done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, timeout=120, check=False)
+    if done.returncode != 0:
+        raise RenderingUnavailableError(
+            "VTK cannot draw on this machine (no OpenGL); Debian: apt-get install libegl1 libgl1 libgl1-mesa-dri"
+        )
 
 
 def grab(host: Host, what: Any, path: Path, size: tuple[int, int] | None = None) -> Path:
@@ -184,6 +217,7 @@ def _new_view(scene: Any, class_name: str, name: str) -> Any:
 def _window(size: tuple[int, int]) -> tuple[Any, Any]:
     import vtk
 
+    require_rendering()
     window = vtk.vtkRenderWindow()
     window.SetOffScreenRendering(1)
     window.SetMultiSamples(0)

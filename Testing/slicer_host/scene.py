@@ -101,9 +101,8 @@ class SceneBoot:
     def _color_logic(self) -> None:
         logic = slicer.vtkSlicerColorLogic()
         logic.SetMRMLApplicationLogic(self.application_logic)
-        logic.SetModuleShareDirectory(str(self.share)) if hasattr(logic, "SetModuleShareDirectory") else None
         logic.SetMRMLScene(self.scene)
-        self.application_logic.SetColorLogic(logic) if hasattr(self.application_logic, "SetColorLogic") else None
+        self.application_logic.SetColorLogic(logic)
         self.application_logic.SetModuleLogic("Colors", logic)
         logic.AddDefaultColorNodes()
         self.logics["colors"] = logic

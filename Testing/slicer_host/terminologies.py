@@ -19,22 +19,16 @@ _SIDES = (("Right", "24028007"), ("Left", "7771000"), ("Right and left", "514400
 
 def write(folder: Path) -> None:
     """Write the three files that vtkSlicerTerminologiesModuleLogic loads when it gets a scene."""
-    for file, name in (
-        ("SegmentationCategoryTypeModifier-SlicerGeneralAnatomy", "Segmentation category and type - 3D Slicer General Anatomy list"),
-        ("SegmentationCategoryTypeModifier-DICOM-Master", "Segmentation category and type - DICOM master list"),
-    ):  # fmt: skip
+    for file, name in (("SlicerGeneralAnatomy", "3D Slicer General Anatomy"), ("DICOM-Master", "DICOM master")):
         context = {
-            "SegmentationCategoryTypeContextName": name,
+            "SegmentationCategoryTypeContextName": f"Segmentation category and type - {name} list",
             "@schema": _SCHEMA.format("segment"),
             "SegmentationCodes": {"Category": [_category(*category) for category in _CATEGORIES]},
         }
-        (folder / f"{file}.term.json").write_text(json.dumps(context))
-    for key in ("Anatomic", "Region"):
-        name = "Anatomic codes - DICOM master list"
-        context = {f"{key}ContextName": name, "@schema": _SCHEMA.format("anatomic")}
-        context["AnatomicCodes"] = {"AnatomicRegion": [_code("Brain", "12738006")]}
-        if key == "Anatomic":
-            (folder / "AnatomicRegionAndModifier-DICOM-Master.term.json").write_text(json.dumps(context))
+        (folder / f"SegmentationCategoryTypeModifier-{file}.term.json").write_text(json.dumps(context))
+    context = {"AnatomicContextName": "Anatomic codes - DICOM master list", "@schema": _SCHEMA.format("anatomic")}
+    context["AnatomicCodes"] = {"AnatomicRegion": [_code("Brain", "12738006")]}
+    (folder / "AnatomicRegionAndModifier-DICOM-Master.term.json").write_text(json.dumps(context))
 
 
 def _code(meaning: str, value: str) -> dict[str, Any]:

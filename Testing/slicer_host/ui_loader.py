@@ -1,5 +1,7 @@
 """``slicer.util.loadUI``: Qt's own loader, with stand-ins for the CTK and Slicer widgets."""
 
+# ruff: noqa: N802 - the names are those of Qt, CTK and Slicer
+
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
@@ -78,10 +80,9 @@ class UiLoader(QtUiTools.QUiLoader):
             cls = self._classes.get(element.get("class", ""))
             if cls is None:
                 continue
-            meta = self._native_base(cls).staticMetaObject
             for child in element.findall("property"):
                 name = child.get("name", "")
-                if child.get("stdset") == "0" or (meta.indexOfProperty(name) >= 0 and name != "enabled"):
+                if child.get("stdset") == "0" or (_is_of_qt(cls, name) and name != "enabled"):
                     continue
                 element.remove(child)
                 if not hasattr(cls, name):
@@ -89,10 +90,6 @@ class UiLoader(QtUiTools.QUiLoader):
                     continue
                 taken.append((element.get("name", ""), name, _value(cls, child)))
         return taken
-
-    @staticmethod
-    def _native_base(cls: type) -> type:
-        return next(base for base in cls.__mro__ if base.__module__.startswith("PySide6"))
 
     def _check_declared(self, root: ElementTree.Element) -> None:
         """Qt Designer and Slicer build a custom class only if <customwidgets> names it."""
@@ -112,6 +109,12 @@ class UiLoader(QtUiTools.QUiLoader):
             findings.record(f"connection in the .ui file between unknown objects: {sender} -> {receiver}")
             return
         everything[sender].connect(signal, everything[receiver], slot)
+
+
+def _is_of_qt(cls: type, name: str) -> bool:
+    """Tell whether a property of a stand-in is one of the Qt class below it, which Qt's loader knows to set."""
+    owner = next((base for base in cls.__mro__ if name in base.__dict__), None)
+    return owner is not None and isinstance(owner.__dict__[name], pythonqt.QtProperty)
 
 
 def _value(cls: type, element: ElementTree.Element) -> Any:

@@ -1,8 +1,10 @@
 """A small scripted module with which the host is tested: threshold a volume into a segmentation."""
 
+# ruff: noqa: N802, N815 - the names are those of Slicer
+
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import qt
 import slicer
@@ -30,8 +32,8 @@ class HostExample(ScriptedLoadableModule):
 
 @parameterNodeWrapper
 class HostExampleParameters:
-    inputVolume: Optional[slicer.vtkMRMLScalarVolumeNode]
-    outputSegmentation: Optional[slicer.vtkMRMLSegmentationNode]
+    inputVolume: slicer.vtkMRMLScalarVolumeNode | None
+    outputSegmentation: slicer.vtkMRMLSegmentationNode | None
     threshold: Annotated[float, WithinRange(0.0, 100.0), Default(50.0)]
     mode: Annotated[str, Choice(["above", "below"])] = "above"
     smooth: bool = False

@@ -1,5 +1,7 @@
 """Translation as modules call it. The host has no translations, so a text stays as it is."""
 
+# ruff: noqa: N802 - the names are those of Qt, CTK and Slicer
+
 from __future__ import annotations
 
 import inspect

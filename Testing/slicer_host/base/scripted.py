@@ -1,5 +1,7 @@
 """The base classes of a scripted module, as small as their contract allows."""
 
+# ruff: noqa: N802 - the names are those of Qt, CTK and Slicer
+
 from __future__ import annotations
 
 import importlib
@@ -174,7 +176,7 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
         print(message, file=sys.stderr)
         slicer.app.processEvents()
 
-    def takeScreenshot(self, name: str, description: str, type: int = -1) -> None:  # noqa: A002 - Slicer's name
+    def takeScreenshot(self, name: str, description: str, type: int = -1) -> None:
         """Say what would be photographed."""
         self.delayDisplay(description)
 

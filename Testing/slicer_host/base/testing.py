@@ -1,5 +1,7 @@
 """``slicer.testing``: how CTest runs the tests of a module."""
 
+# ruff: noqa: N802 - the names are those of Qt, CTK and Slicer
+
 from __future__ import annotations
 
 import sys

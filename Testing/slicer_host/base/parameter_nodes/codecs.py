@@ -278,7 +278,7 @@ class TupleCodec(Codec):
         super().validate(value)
         if not isinstance(value, tuple) or len(value) != len(self.items):
             raise TypeError(f"{value!r} is not a tuple of {len(self.items)}")
-        for codec, item in zip(self.items, value):
+        for codec, item in zip(self.items, value, strict=True):
             codec.validate(item)
 
     def read(self, node: Any, name: str) -> tuple:
@@ -286,7 +286,7 @@ class TupleCodec(Codec):
 
     def store(self, node: Any, name: str, value: tuple) -> None:
         node.SetParameter(name, str(len(value)))
-        for index, (codec, item) in enumerate(zip(self.items, value)):
+        for index, (codec, item) in enumerate(zip(self.items, value, strict=True)):
             codec.store(node, f"{name}_{index}", item)
 
 
@@ -308,7 +308,7 @@ class DictCodec(Codec):
         self.items.validate(list(value.values()))
 
     def read(self, node: Any, name: str) -> ObservedDict:
-        pairs = zip(self.keys.read(node, f"{name}_keys"), self.items.read(node, f"{name}_values"))
+        pairs = zip(self.keys.read(node, f"{name}_keys"), self.items.read(node, f"{name}_values"), strict=True)
         return ObservedDict(dict(pairs), lambda changed: self.write(node, name, changed))
 
     def store(self, node: Any, name: str, value: Any) -> None:

@@ -1,5 +1,7 @@
 """Which widget can show which type. The test is on the exact class of the widget, as in Slicer."""
 
+# ruff: noqa: N802 - the names are those of Qt, CTK and Slicer
+
 from __future__ import annotations
 
 import enum
@@ -9,7 +11,6 @@ from typing import Any
 
 import ctk
 import qt
-
 import slicer
 
 from .codecs import FloatRange, is_node_type, split_annotated

@@ -1,5 +1,7 @@
 """``@parameterPack``: several parameters that travel together, as one member of a wrapper."""
 
+# ruff: noqa: N802 - the names are those of Qt, CTK and Slicer
+
 from __future__ import annotations
 
 import copy
@@ -48,7 +50,7 @@ def parameterPack(classtype: type | None = None) -> Any:
         setattr(classtype, name, _Member(name, codec))
 
     def initialise(self: Any, *args: Any, **kwargs: Any) -> None:
-        given = dict(zip(types, args))
+        given = dict(zip(types, args, strict=False))
         for name in kwargs:
             if name not in types or name in given:
                 raise TypeError(f"unexpected argument '{name}'")

@@ -1,5 +1,7 @@
 """``@parameterNodeWrapper``: typed attributes kept in a parameter node, and their binding to widgets."""
 
+# ruff: noqa: N802 - the names are those of Qt, CTK and Slicer
+
 from __future__ import annotations
 
 import logging
@@ -7,9 +9,8 @@ import typing
 from typing import Any
 
 import qt
-import vtk
-
 import slicer
+import vtk
 
 from . import packs
 from .codecs import codec_for, split_annotated
