@@ -49,6 +49,9 @@ POLITE_S = 1.4
 """Seconds between a polite request to end and the end of the whole process tree."""
 _GRACE_S = 0.5  # for the last output of a process that has ended while something else keeps its pipes open
 
+_PREFIX = "mdt-"
+_OLD_S = 2 * 24 * 3600.0  # a temporary folder that nothing has touched for so long belongs to no job
+
 _running: set[CoreJob] = set()
 
 
@@ -126,7 +129,7 @@ class CoreJob:
     def folder(self) -> Path:
         """Temporary folder of this job; made when first asked for, removed when the job has finished."""
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="mdt-", dir=_temporary_root()))
+            self._folder = _new_folder()
             self._remove_folder = weakref.finalize(self, shutil.rmtree, str(self._folder), ignore_errors=True)
         return self._folder
 
@@ -375,9 +378,24 @@ def _end_all() -> None:
         job._discard_folder()
 
 
-def _temporary_root() -> str | None:
-    root = getattr(getattr(slicer, "app", None), "temporaryPath", None)
-    return str(root) if root and Path(str(root)).is_dir() else None
+def _new_folder() -> Path:
+    """Make a temporary folder that only this user can read; its name tells which process it belongs to."""
+    given = getattr(getattr(slicer, "app", None), "temporaryPath", None)
+    root = Path(str(given)) if given and Path(str(given)).is_dir() else Path(tempfile.gettempdir())
+    _remove_leftovers(root)
+    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=root))
+
+
+def _remove_leftovers(root: Path) -> None:
+    """Remove the folders of a Slicer that crashed: they hold images of people."""
+    for folder in root.glob(f"{_PREFIX}*-*"):
+        owner = folder.name[len(_PREFIX) :].partition("-")[0]
+        try:
+            old = time.time() - folder.stat().st_mtime > _OLD_S
+        except OSError:
+            continue
+        if old or (owner.isdigit() and processes.is_gone(int(owner))):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _short(word: str) -> str:

@@ -91,7 +91,7 @@ def pip_install(words: Sequence[str], constraints: Path, log: Callable[[str], No
         try:
             if log is not None and not faults:
                 log(text)
-        except Exception as error:  # Slicer's function would never come to its end
+        except Exception as error:  # noqa: BLE001 - else Slicer's function would never come to its end
             faults.append(error)
 
     status = _through_slicer(words, constraints, take) if _slicer_can() else _own(words, constraints, take)

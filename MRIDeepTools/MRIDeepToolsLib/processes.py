@@ -19,6 +19,7 @@ __all__ = [
     "child_environment",
     "core_command",
     "descendants",
+    "is_gone",
     "kill_tree",
     "launch",
     "python_slicer",
@@ -145,6 +146,19 @@ def descendants(pid: int) -> dict[int, str]:
             found[child] = starts[child]
             waiting.extend(children.get(child, ()))
     return found
+
+
+def is_gone(pid: int) -> bool:
+    """Return True when it is certain that no process has this number; on Windows nothing is certain."""
+    if _WINDOWS:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def terminate_tree(pid: int) -> None:

@@ -105,6 +105,23 @@ def test_temporary_folder_lives_until_the_end_of_on_finished(jobs):
     assert seen == ["x"] and not job.folder.exists()
 
 
+def test_folders_of_a_crashed_slicer_are_removed(host, jobs):
+    import slicer
+
+    root = Path(slicer.app.temporaryPath)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    folders = {name: root / f"mdt-{name}-x" for name in (str(ended.pid), str(os.getppid()), "old", "new")}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+        (folder / "scan.nii").write_text("a person")
+    os.utime(folders["old"], (0, 0))
+    job = jobs.CoreJob(["work"])
+    assert job.folder.is_dir() and job.folder.stat().st_mode & 0o077 == 0
+    assert [name for name, folder in folders.items() if folder.exists()] == [str(os.getppid()), "new"]
+    assert job.start().wait(20).ok
+
+
 def test_folder_goes_when_the_preparation_fails(jobs):
     def arguments(folder):
         raise ValueError("no volume")
