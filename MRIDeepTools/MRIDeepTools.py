@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import slicer
-from MRIDeepToolsLib import core_info, settings, setup_core
+from MRIDeepToolsLib import core_info, setup_core
 from MRIDeepToolsLib.home_panel import HomePanel, device_words, models_words, torch_words
 from MRIDeepToolsLib.jobs import CoreJob
 from MRIDeepToolsLib.widgets import documentation_url, duration_words, progress_words
@@ -101,7 +101,7 @@ class MRIDeepToolsLogic(ScriptedLoadableModuleLogic):
 
     def models_job(self, words: list[str], **callbacks: Any) -> CoreJob:
         """Return a job, not yet started, for ``mri-deep-tools models ...``."""
-        return CoreJob(["models", *words], environment=settings.environment(), **callbacks)
+        return CoreJob(["models", *words], **callbacks)
 
     def system_report(self) -> str:
         """Return versions, devices and models as text, without names and folders."""

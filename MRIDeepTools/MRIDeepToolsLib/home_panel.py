@@ -25,6 +25,7 @@ from .widgets import (
     coloured,
     disclaimer,
     documentation_url,
+    too_old,
 )
 
 __all__ = ["HomePanel", "device_words", "models_words", "torch_words"]
@@ -149,6 +150,9 @@ class HomePanel:
 
     def set_up(self) -> None:
         """Install what is missing, or repair, after asking once."""
+        if too_old():
+            self.progress.say(too_old(), "error")
+            return
         repair = setup_core.state().ready
         self.progress.begin(_("Setting up"))
         self.ui.setupButton.enabled = False
@@ -245,7 +249,7 @@ class HomePanel:
 
     def copy_report(self) -> None:
         """Put the report on the clipboard."""
-        qt.QApplication.clipboard().setText(core_info.system_report(ask=False))
+        slicer.app.clipboard().setText(core_info.system_report(ask=False))
 
 
 def torch_words(version: str | None, info: Info | None) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import qt
 import slicer
 
 from . import settings
@@ -33,8 +32,11 @@ __all__ = [
     "resource",
     "sentence",
     "show_lines",
+    "too_old",
 ]
 
+OLDEST_SLICER = (5, 10)
+"""Older versions have a Python for which there is no core."""
 HOMEPAGE = "https://github.com/MRIDeepTools/SlicerMRIDeepTools"
 _COLOURS = {"good": "#2a9d4a", "warning": "#c77700", "error": "#d13b3b", "quiet": "#808080"}
 _SIGNS = {"good": "\u2713", "warning": "\u26a0", "error": "\u2715"}
@@ -81,6 +83,15 @@ def show_lines(label: Any, lines: list[str], kind: str = "warning") -> None:
     """Show sentences in a label, one per line; an empty list hides the label."""
     label.text = "<br>".join(coloured(sentence(line), kind) for line in lines)
     label.visible = bool(lines)
+
+
+def too_old() -> str:
+    """Return why this version of Slicer is too old, in a sentence; empty when it is not."""
+    version = (int(slicer.app.majorVersion), int(slicer.app.minorVersion))
+    if version >= OLDEST_SLICER:
+        return ""
+    text = _("Slicer {wanted} or newer is needed; this is {found}.")
+    return text.format(wanted="{}.{}".format(*OLDEST_SLICER), found="{}.{}".format(*version))
 
 
 def abandon(job: Any) -> None:
@@ -149,7 +160,7 @@ class ProgressPanel:
         self.ui = slicer.util.childWidgetVariables(self.widget)
         self._whole_log: Callable[[], str] | None = None
         self._on_cancel = on_cancel
-        self.ui.logText.setMaximumBlockCount(_LOG_BLOCKS)
+        self.ui.logText.maximumBlockCount = _LOG_BLOCKS
         self.ui.cancelButton.connect("clicked(bool)", self._cancel)
         self.ui.copyLogButton.connect("clicked(bool)", self.copy_log)
         self.ui.barRow.visible = False
@@ -171,16 +182,16 @@ class ProgressPanel:
         self.say("")
         self._whole_log = None
         self.ui.logText.clear()
-        self.ui.progressBar.setValue(0)
-        self.ui.progressBar.setFormat(text)
+        self.ui.progressBar.value = 0
+        self.ui.progressBar.format = text
         self.ui.cancelButton.enabled = True
         self.ui.barRow.visible = True
 
     def progress(self, fraction: float, stage: str, eta_s: float | None) -> None:
         """Show how far the work is; the signature is that of a job's callback."""
         bar = self.ui.progressBar
-        bar.setValue(round(100 * fraction))
-        bar.setFormat(progress_words(fraction, stage, eta_s))
+        bar.value = round(100 * fraction)
+        bar.format = progress_words(fraction, stage, eta_s)
 
     def log(self, text: str) -> None:
         """Add lines to the log."""
@@ -205,7 +216,7 @@ class ProgressPanel:
 
     def copy_log(self) -> None:
         """Put the log on the clipboard."""
-        qt.QApplication.clipboard().setText(self.log_text)
+        slicer.app.clipboard().setText(self.log_text)
 
     def _cancel(self) -> None:
         self.ui.cancelButton.enabled = False
@@ -320,7 +331,7 @@ class ThreadsChoice:
 
     def refresh(self) -> None:
         """Take over a choice that was made in another panel."""
-        self._spin_box.setValue(settings.get("threads"))
+        self._spin_box.value = settings.get("threads")
 
     def _changed(self) -> None:
         settings.set_value("threads", self._spin_box.value)

@@ -20,6 +20,7 @@ from MRIDeepToolsLib.widgets import (
     disclaimer,
     duration_words,
     show_lines,
+    too_old,
 )
 from slicer.i18n import tr as _
 
@@ -157,6 +158,9 @@ class Panel:
 
     def on_apply(self) -> None:
         """Set up what is missing, fetch what is missing, run. Each step is asked for where it costs something."""
+        if too_old():
+            self.progress.say(too_old(), "error")
+            return
         try:
             self.set_up()
             self._models = core_info.info().get("models") or []
@@ -193,7 +197,6 @@ class Panel:
             on_progress=self.progress.progress,
             on_log=self.progress.log,
             on_finished=self._downloaded,
-            environment=settings.environment(),
         )
         self._begin(self.work, _("Downloading"))
         self.work.start()

@@ -52,8 +52,9 @@ class ResultsPanel:
             ui.volumesTableView.resizeColumnsToContents()
         self._fill_scores(scores)
         tabs = ui.resultsTabs
-        tabs.setTabVisible(VOLUMES_TAB, volumes is not None)
-        tabs.setTabVisible(SCORES_TAB, scores is not None)
+        tabs.setCurrentIndex(SEGMENTS_TAB)
+        tabs.setTabEnabled(VOLUMES_TAB, volumes is not None)
+        tabs.setTabEnabled(SCORES_TAB, scores is not None)
         ui.showChartButton.enabled = chart is not None
         for button in (ui.show3DButton, ui.showAllButton, ui.hideAllButton):
             button.enabled = segmentation is not None

@@ -164,7 +164,6 @@ class SegmentRun:
             on_log=on_log,
             on_warning=on_warning,
             on_finished=self._finished,
-            environment=settings.environment(),
         )
 
     @property

@@ -262,6 +262,49 @@ def test_apply_again_makes_new_nodes_and_a_chosen_node_is_filled(host, module, w
     assert own.GetSegmentation().GetNumberOfSegments() == 4
 
 
+def test_buttons_of_the_results(host, module, widget):
+    """Hide and show all, surfaces, chart; the fluid around the brain would hide everything in 3D."""
+    import slicer
+
+    apply(host, widget)
+    segmentation = widget.panel.parameters.resultSegmentation
+    display = segmentation.GetDisplayNode()
+    widget.ui.hideAllButton.click()
+    assert not display.GetSegmentVisibility("Label_17")
+    widget.ui.showAllButton.click()
+    assert display.GetSegmentVisibility("Label_17")
+    assert widget.ui.show3DButton.enabled
+    assert widget.ui.show3DButton.segmentationNode() == segmentation
+    widget.ui.showChartButton.click()
+    shown = slicer.app.applicationLogic().GetSelectionNode().GetActivePlotChartID()
+    assert shown == widget.panel.parameters.resultChart.GetID()
+
+
+def test_fluid_is_hidden_in_3d_alone(host, module):
+    import slicer
+    from SynthSegmentLib.run import HIDDEN_IN_3D, hide_in_3d
+
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    segmentation.CreateDefaultDisplayNodes()
+    for name in ("csf", "left thalamus"):
+        identity = segmentation.GetSegmentation().AddEmptySegment(name)
+        segmentation.GetSegmentation().GetSegment(identity).SetTag("MRIDeepTools.Structure", name)
+    hide_in_3d(segmentation, HIDDEN_IN_3D)
+    display = segmentation.GetDisplayNode()
+    assert not display.GetSegmentVisibility3D("csf")
+    assert display.GetSegmentVisibility2DFill("csf")
+    assert display.GetSegmentVisibility3D("left thalamus")
+
+
+def test_an_old_slicer_is_told(host, module, widget, monkeypatch):
+    from MRIDeepToolsLib import widgets
+
+    monkeypatch.setattr(widgets, "OLDEST_SLICER", (99, 1))
+    widget.ui.applyButton.click()
+    assert "Slicer 99.1 or newer is needed" in message(widget)
+    assert widget.panel.work is None
+
+
 def test_soft_maps_and_no_tables(host, module, widget):
     parameters = widget.panel.parameters
     parameters.makeVolumes, parameters.makePosteriors = False, True
@@ -269,7 +312,7 @@ def test_soft_maps_and_no_tables(host, module, widget):
     assert results_of("vtkMRMLTableNode") == []
     (sequence,) = results_of("vtkMRMLSequenceNode")
     assert sequence.GetNumberOfDataNodes() == 5
-    assert not widget.ui.resultsTabs.isTabVisible(1)
+    assert not widget.ui.resultsTabs.isTabEnabled(1)
 
 
 def test_a_sequence_is_labelled_whole(host, module, widget):
