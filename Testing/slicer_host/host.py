@@ -117,7 +117,7 @@ class Host:
 
     def load(self, module: str | Path) -> ModuleHandle:
         """Load a module by name from the repository, or by the path of its file; once, then the same handle."""
-        from . import pythonqt
+        from . import signals
         from .modules import ModuleHandle
 
         path = Path(module) if str(module).endswith(".py") else REPOSITORY / str(module) / f"{module}.py"
@@ -130,10 +130,10 @@ class Host:
         for folder in (str(path.parent), str(REPOSITORY / "MRIDeepTools")):
             if folder not in sys.path:
                 sys.path.insert(0, folder)
-        before = len(pythonqt._connections(self.app))
+        before = len(signals.connections(self.app))
         self._handles[name] = ModuleHandle(self, name, path)
         # In Slicer all modules are there before start-up is over; here that moment comes for each when it is loaded.
-        for signature, _, slot, _ in pythonqt._connections(self.app)[before:]:
+        for signature, _, slot, _ in signals.connections(self.app)[before:]:
             if signature == "startupCompleted()":
                 slot()
         return self._handles[name]
