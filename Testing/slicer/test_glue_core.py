@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import subprocess
 import sys
@@ -278,3 +279,24 @@ def test_import_is_quick_and_brings_nothing_heavy(host):
         lines.append(done.stdout.strip().splitlines()[-1].partition(" "))
     assert [line[2] for line in lines] == ["['MRIDeepToolsLib']"] * 2
     assert min(float(line[0]) for line in lines) < 0.2
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "MRIDeepTools" / "MRIDeepToolsLib").glob("*.py")), ids=lambda p: p.stem
+)
+def test_files_parse_on_python_3_9_and_import_no_third_party(path):
+    """At file scope only slicer, qt, ctk, vtk and the standard library; torch and the core nowhere."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
+    allowed = {"slicer", "qt", "ctk", "vtk", *sys.stdlib_module_names}
+    assert {name.partition(".")[0] for name in imported(tree.body)} <= allowed
+    everywhere = {name.partition(".")[0] for name in imported(ast.walk(tree))}
+    assert not {"torch", "mri_deep_tools", "nibabel", "pandas"} & everywhere
+
+
+def imported(nodes):
+    """Yield the absolute names that import statements among the nodes name."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module
