@@ -39,7 +39,8 @@ class ResultsPanel:
 
     def show(self, segmentation: Any, volumes: Any, scores: Any, chart: Any, warnings: list[str]) -> None:
         """Show nodes; None for what there is not. Without any result the section closes."""
-        shown = (segmentation, volumes, scores, chart, tuple(warnings))
+        filled = scores.GetTable().GetMTime() if scores is not None and scores.GetTable() is not None else 0
+        shown = (segmentation, volumes, scores, filled, chart, tuple(warnings))
         if shown == self._shown:
             return
         self._shown = shown
@@ -94,7 +95,8 @@ class ResultsPanel:
         table.resizeColumnsToContents()
         poor = [group for group, score, _words in rows if score_level(score) != "good"]
         if not rows:
-            text = ""
+            sentence = _("The scores of all time points are in the table {name}.")
+            text = coloured(sentence.format(name=scores.GetName())) if scores is not None else ""
         elif poor:
             sentence = _("{count} of {total} groups need a look: {names}.")
             text = coloured(sentence.format(count=len(poor), total=len(rows), names=", ".join(poor)), "warning")

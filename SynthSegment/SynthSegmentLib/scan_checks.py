@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from MRIDeepToolsLib import nodes
+from MRIDeepToolsLib.errors import GlueError
 from slicer.i18n import tr as _
 
 __all__ = ["scan_notes", "why_not"]
@@ -30,6 +32,10 @@ def why_not(volume: Any) -> str:
     low, high = image.GetScalarRange()
     if not low < high:
         return _("All voxels of the chosen volume have the same value.")
+    try:
+        nodes.check_volume(volume)
+    except GlueError as error:
+        return str(error)
     return ""
 
 

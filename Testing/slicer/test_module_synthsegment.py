@@ -262,6 +262,22 @@ def test_apply_again_makes_new_nodes_and_a_chosen_node_is_filled(host, module, w
     assert own.GetSegmentation().GetNumberOfSegments() == 4
 
 
+def test_a_table_that_is_filled_again_is_shown_again(host, module, widget):
+    import slicer
+    import vtk
+
+    parameters = widget.panel.parameters
+    parameters.makeScores = True
+    parameters.scoresTable = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "Mine")
+    apply(host, widget)
+    assert parameters.resultScores == parameters.scoresTable
+    assert widget.ui.scoresTableWidget.item(0, 1).text() == "0.90"
+    parameters.scoresTable.GetTable().SetValue(0, 1, vtk.vtkVariant(0.1))
+    apply(host, widget)
+    assert widget.ui.scoresTableWidget.item(0, 1).text() == "0.90"
+    assert "2 of 3" in widget.ui.scoresSummaryLabel.text
+
+
 def test_buttons_of_the_results(host, module, widget):
     """Hide and show all, surfaces, chart; the fluid around the brain would hide everything in 3D."""
     import slicer
@@ -331,15 +347,16 @@ def test_a_sequence_is_labelled_whole(host, module, widget):
     assert not widget.ui.allTimePointsCheckBox.visible
     parameters.inputVolume = proxy
     assert widget.ui.allTimePointsCheckBox.visible
-    parameters.allTimePoints = True
+    parameters.allTimePoints = parameters.makeScores = True
     apply(host, widget)
     assert "Done in" in message(widget)
     shown = parameters.resultSegmentation
     made = browser.GetSequenceNode(shown)
     assert made.GetNumberOfDataNodes() == 3
     assert shown.GetSegmentation().GetNumberOfSegments() == 4
-    table = parameters.resultVolumes
-    assert table.GetNumberOfRows() == 3
+    assert parameters.resultVolumes.GetNumberOfRows() == 3
+    assert parameters.resultScores.GetNumberOfRows() == 3
+    assert parameters.resultScores.GetName() in widget.ui.scoresSummaryLabel.text
 
 
 # ------------------------------------------------------------------------------------------------------------ faults
