@@ -142,7 +142,20 @@ def lines(path: str) -> list[str]:
     return Path(path).read_text(encoding="utf-8").splitlines()
 
 
+def download(names: list[str]) -> None:
+    """Pretend to fetch models; in the mode "damaged" what arrives has another checksum."""
+    event("progress", stage="download", fraction=0.5, eta_s=3.0, elapsed_s=3.0)
+    if MODE == "damaged":
+        event("error", code="checksum", message=f"{names[0]} was damaged on the way", hint="try again")
+        sys.exit(1)
+    for name in names:
+        event("result", model=name, files=[])
+
+
 def main(words: list[str]) -> None:
+    if words[:2] == ["models", "download"]:
+        download([word for word in words[2:] if word.startswith("synthseg")])
+        return
     if words[0] != "segment":
         sys.argv = ["mri-deep-tools", *words]
         runpy.run_module("mri_deep_tools", run_name="__main__")

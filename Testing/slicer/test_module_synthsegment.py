@@ -518,6 +518,33 @@ def test_models_are_asked_for_with_licence_and_citation(host, module, widget):
     assert widget.panel.work is None
 
 
+def test_download_and_run_follow_each_other(host, module, widget, monkeypatch):
+    """One click, one question: the model is fetched, then the scan is labelled."""
+    from MRIDeepToolsLib import core_info
+
+    monkeypatch.setattr(core_info, "forget", lambda: None)  # nothing was really fetched
+    widget.panel.ask = lambda question, details="": True
+    widget.panel.parameters.parcels = True
+    log = []
+    tell = widget.panel.progress.progress
+    widget.panel.progress.progress = lambda fraction, stage, eta: (log.append(stage), tell(fraction, stage, eta))
+    apply(host, widget)
+    assert log[0] == "download"
+    assert "segment" in log
+    assert "Done in" in message(widget)
+    assert results_of("vtkMRMLSegmentationNode")
+
+
+def test_a_damaged_download_is_told_and_nothing_runs(host, module, widget, monkeypatch):
+    set_mode(monkeypatch, "damaged")
+    widget.panel.ask = lambda question, details="": True
+    widget.panel.parameters.robust = True
+    apply(host, widget)
+    assert "synthseg-robust-2.0 was damaged on the way" in message(widget)
+    assert results_of() == []
+    assert widget.ui.applyButton.text == "Apply"
+
+
 def test_models_are_not_fetched_offline(host, module, widget):
     from MRIDeepToolsLib import settings
 
