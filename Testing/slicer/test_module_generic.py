@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from module_helpers import REPOSITORY
+from test_packaging import built  # noqa: F401 - a fixture
 
 MODULES = ("MRIDeepTools", "SynthSegment")
 
@@ -48,6 +49,40 @@ def test_modules_import_quickly_and_without_what_slicer_lacks(host):
     assert before == []
     assert set(seconds) == set(MODULES)
     assert max(seconds.values()) < 0.2, seconds
+
+
+INSTALLED = r"""
+import sys
+modules = sys.argv[1]
+sys.path.insert(0, sys.argv[2] + "/Testing")
+from slicer_host import Host
+host = Host.boot()
+sys.path.insert(0, modules)
+from MRIDeepToolsLib import core_info, setup_core
+core_info._known = {"version": "1", "devices": [], "models": []}  # not to be asked here
+for name in sys.argv[3:]:
+    handle = host.load(f"{modules}/{name}.py")
+    assert handle.widget().panel is not None, name
+host.pump(0.2)
+print("SOURCE", setup_core.core_source(), flush=True)
+for finding in host.findings:
+    print("FINDING", finding, flush=True)
+host.leave(0)
+"""
+
+
+def test_installed_extension_works_from_its_one_folder(host, built, tmp_path):  # noqa: F811
+    """After `cmake --install`: panels are shown, and the set-up finds the wheel of the core."""
+    subprocess.run(["cmake", "--install", str(built), "--prefix", str(tmp_path)], check=True, capture_output=True)
+    (modules,) = tmp_path.rglob("qt-scripted-modules")
+    words = [sys.executable, "-c", INSTALLED, str(modules), str(REPOSITORY), *MODULES]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    lines = done.stdout.splitlines()
+    sources = [line.removeprefix("SOURCE ") for line in lines if line.startswith("SOURCE ")]
+    assert len(sources) == 1, done.stderr
+    assert sources[0].startswith(str(modules / "Resources" / "Wheels" / "mri_deep_tools-"))
+    assert sources[0].endswith(".whl")
+    assert [line for line in lines if line.startswith("FINDING")] == []
 
 
 @pytest.mark.parametrize("main_window", [True, False])
