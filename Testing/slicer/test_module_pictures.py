@@ -175,7 +175,7 @@ def test_pictures_of_a_labelled_brain(host, case, folder, tmp_path):
     grab_panel(host, case, folder / "SynthSegment-volumes.png")
     if parameters.resultScores is not None:
         widget.ui.resultsTabs.currentIndex = 2
-        grab_panel(host, case, folder / "SynthSegment-quality.png")
+        grab_panel(host, case, tmp_path / "SynthSegment-quality.png")  # the scores of a picture are made up
     centre = segmentation.GetSegmentCenterRAS("Label_10")  # the left thalamus
     offsets = {"Axial": centre[2] + 6, "Coronal": centre[1], "Sagittal": centre[0]}
     segmentation.GetDisplayNode().SetOpacity2DFill(0.55)
