@@ -233,7 +233,8 @@ def _version(package: str) -> str:
 def _describe_model(use: ModelUse) -> dict[str, Any]:
     description: dict[str, Any] = {"Name": use.name, "Source": use.source}
     if use.file is not None:
-        description |= {"File": use.file.name, "SHA256": _sha256(use.file)}
+        file = use.file / "model.safetensors" if use.file.is_dir() else use.file  # a model folder: its weights
+        description |= {"File": file.name, "SHA256": _sha256(file)}
     return description | {"Licence": use.licence, "Citation": list(use.citation)}
 
 

@@ -92,7 +92,9 @@ def _callbacks(options: RunOptions, folder: Path, progress: Progress) -> list[An
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             progress.update(trainer.global_step / max(trainer.max_steps, 1))
 
-    saves = [ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_train_steps=options.checkpoint_every)]
+    # Without a version counter: in a folder that was moved or copied, the last checkpoint must still be the last.
+    last = {"save_last": True, "save_top_k": 0, "enable_version_counter": False}
+    saves = [ModelCheckpoint(folder, **last, every_n_train_steps=options.checkpoint_every)]
     if options.keep_every:
         name = "step-{step:07d}"
         saves.append(

@@ -62,7 +62,8 @@ def test_window_follows_the_brain_and_may_leave_the_array():
     mask = np.zeros((100, 100, 100), bool)
     mask[0:60, 40:100, 20:80] = True
     mask[95, 5, 5] = True  # an island does not move it
-    window = find_window(mask, 16)
+    mask[30:32, 70:72, 0:20] = True  # nor does a thin stalk, such as the neck
+    window = find_window(mask)
     assert [b - a for a, b in window] == [80, 96, 80]
     assert [(a + b) / 2 for a, b in window] == [30, 70, 50]
     image = np.random.default_rng(0).random(mask.shape, np.float32)
@@ -73,9 +74,7 @@ def test_window_follows_the_brain_and_may_leave_the_array():
     inside = np.zeros(mask.shape, bool)
     inside[0:70, 22:100, 10:90] = True
     np.testing.assert_array_equal(back[0], np.where(inside, image, 0))
-    assert find_window(np.zeros((8, 8, 8), bool), 16) is None
-    large = np.ones((120, 140, 120), bool)
-    assert [b - a for a, b in find_window(large, 16)] == [128, 160, 128]
+    assert find_window(np.zeros((8, 8, 8), bool)) is None
 
 
 def test_rescale_ignores_constant_images():
@@ -99,14 +98,43 @@ def test_backend_mirrors_exactly(folder):
     backend = LiteBackend(load_lite(folder))
     assert isinstance(backend, Backend)
     image = np.random.default_rng(0).random((48, 48, 48)).astype(np.float32)
-    scan = torch.from_numpy(image)
-    one, other = backend._averaged(scan.numpy()), backend._averaged(np.ascontiguousarray(image[::-1]))
+    window = [(0, 48)] * 3
+
+    def averaged(scan):
+        return backend._averaged(np.ascontiguousarray(scan), window, lambda share: None)
+
     swap = list(left_right_permutation(V2_CHANNELS))
-    np.testing.assert_allclose(other.numpy(), one.flip(1)[swap].numpy(), atol=1e-5)
-    posteriors, affine = backend.posteriors(image, np.diag([2.0, 2, 2, 1]), flip=True, smooth=True)
-    assert posteriors.shape == (33, 48, 48, 48)
-    np.testing.assert_allclose(posteriors.sum(0), 1, atol=1e-4)
-    np.testing.assert_array_equal(affine, np.diag([2.0, 2, 2, 1]))
+    np.testing.assert_allclose(averaged(image[::-1]).numpy(), averaged(image).flip(1)[swap].numpy(), atol=1e-5)
+
+
+def test_posteriors_come_on_the_1_mm_grid_of_a_window_with_its_place(folder):
+    backend = LiteBackend(load_lite(folder))
+    image = np.random.default_rng(0).random((60, 90, 70)).astype(np.float32)
+    turned = np.array([[0, -1.0, 0, 20], [1, 0, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1]])
+    for flip in (True, False):
+        posteriors, affine = backend.posteriors(image, turned, flip=flip, smooth=True)
+        np.testing.assert_allclose(posteriors.sum(0), 1, atol=1e-4)
+        np.testing.assert_array_equal(affine[:3, :3], turned[:3, :3])
+        if posteriors.shape[1:] != image.shape:  # a brain was found
+            assert posteriors.shape == (33, 160, 192, 160)
+        corner = np.linalg.inv(turned) @ affine[:, 3]
+        np.testing.assert_allclose(corner % 2, [0, 0, 0, 1], atol=1e-9)
+
+
+def test_the_command_takes_a_model_folder_and_records_its_weights(folder, tmp_path):
+    import hashlib
+
+    import nibabel as nib
+    from mri_deep_tools.cli import main
+
+    image = np.random.default_rng(0).random((40, 44, 40)).astype(np.float32)
+    nib.save(nib.Nifti1Image(image, np.diag([2.0, 2, 2, 1])), tmp_path / "scan.nii.gz")
+    words = ["segment", str(tmp_path / "scan.nii.gz"), str(tmp_path / "labels.nii.gz"), "--weights", str(folder)]
+    assert main([*words, "--progress", "none"]) == 0
+    (record,) = json.loads((tmp_path / "labels.json").read_text())["Models"]
+    assert record["File"] == "model.safetensors"
+    assert record["SHA256"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert nib.load(tmp_path / "labels.nii.gz").shape == image.shape
 
 
 def test_wrong_model_folders_are_told(folder):

@@ -161,7 +161,7 @@ def test_maps_are_split_by_name(maps):
 
 
 def test_a_resumed_run_makes_the_same_steps(maps, tmp_path):
-    """Killed with SIGKILL in the middle and started again, a run logs the losses of one that was left alone."""
+    """Killed with SIGKILL in the middle, moved and started again, a run logs the losses of one that was left alone."""
     whole = small_config(maps, tmp_path / "whole", steps=8)
     process = command("train", "synthseg", "--config", whole, "--progress", "none")
     _, message = process.communicate(timeout=180)
@@ -174,16 +174,19 @@ def test_a_resumed_run_makes_the_same_steps(maps, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    process = command("train", "synthseg", "--config", broken, "--progress", "none")
+    (tmp_path / "broken").rename(tmp_path / "moved")
+    moved = small_config(maps, tmp_path / "moved", steps=8)
+    process = command("train", "synthseg", "--config", moved, "--progress", "none")
     _, message = process.communicate(timeout=180)
     assert process.returncode == 0, message
-    expected, found = logged(tmp_path / "whole"), logged(tmp_path / "broken")
+    assert [path.name for path in (tmp_path / "moved" / "checkpoints").glob("last*")] == ["last.ckpt"]
+    expected, found = logged(tmp_path / "whole"), logged(tmp_path / "moved")
     assert max(found) == max(expected) == 7
     for step, loss in found.items():
         assert loss == pytest.approx(expected[step], rel=1e-5), step
     a, b = (
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
-        for name in ("whole", "broken")
+        for name in ("whole", "moved")
     )
     for key in a:
         torch.testing.assert_close(a[key], b[key], rtol=1e-5, atol=1e-6)

@@ -1,4 +1,8 @@
-"""The bundled compact model as a backend: finds the brain on the whole 2 mm grid, then segments a window around it."""
+"""The bundled compact model as a backend: finds the brain, segments a window around it, and sharpens the result.
+
+The network works on 2 mm voxels. Its posteriors are averaged over a few shifts of the window, mirrored and not, then
+brought to 1 mm and sharpened by the scan's own intensities (:mod:`.intensities`).
+"""
 
 from __future__ import annotations
 
@@ -11,26 +15,33 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as nnf
 
 from ..errors import WeightsError
-from .labels import V2_CHANNELS, left_right_permutation
-from .lite_network import LiteConfig, LiteNetwork
+from .intensities import sharpen_
+from .labels import V2_CHANNELS, left_right_permutation, topological_classes
+from .lite_network import FOLD, LiteConfig, LiteNetwork
+from .postprocess import keep_brain_, keep_structures_, normalise_
 
 __all__ = ["LiteBackend", "load_lite"]
 
 ShareCallback = Callable[[float], None]
+Window = list[tuple[int, int]]
 
 WINDOW = (80, 96, 80)
-"""Voxels of the window around the brain, as in training; larger when the brain needs it."""
+"""Voxels of the window around the brain, as in training (160 x 192 x 160 mm)."""
 
-MARGIN = 4
-"""Voxels kept free on each side between the brain and the window's border."""
-
-STRAY = 0.002
+STRAY = 0.02
 """Share of the brain's voxels at each end of an axis that may be strays stuck to it."""
 
-RECENTRINGS = 2
+RECENTRINGS = 3
 """How often the window may be moved onto the brain that it shows."""
+
+SHIFTS = ((0, 0, 0), (1, 0, 1), (-1, 0, 1), (0, 1, 0), (0, 1, 1))
+"""Shifts of the window in 2 mm voxels to average over, since cells of 4 mm leave blocks; alike for both sides."""
+
+ENOUGH_STRUCTURES = 28
+"""A window that shows so many of the 32 structures needs no search for a better one."""
 
 SHOWN_VOXELS = 20
 """A structure counts as shown from this many voxels (8 mm^3 each)."""
@@ -81,7 +92,7 @@ class LiteBackend:
     """``synthseg-lite``: all structures of SynthSeg 2.0 from any contrast and resolution, on a 2 mm grid."""
 
     codes: tuple[int, ...] = V2_CHANNELS
-    spacing = 2.0
+    spacing = 1.0
     clean = True
 
     def __init__(
@@ -90,8 +101,8 @@ class LiteBackend:
         self._network = network.to(device)
         self._device = torch.device(device)
         self._dtype = dtype
-        self.multiple = network.multiple
-        self.min_size = network.multiple
+        self.multiple = FOLD
+        self.min_size = FOLD
         self._swap = torch.tensor(left_right_permutation(self.codes))
 
     def to(self, device: torch.device) -> None:
@@ -100,63 +111,105 @@ class LiteBackend:
         self._network.to(device)
 
     def memory_bytes(self, shape: Sequence[int]) -> int:
-        """Return the estimated peak memory of :meth:`posteriors` for an image of ``shape``, in bytes."""
-        voxels = math.prod(shape)
-        return 4 * voxels * (len(self.codes) * 3 + 16) + (64 << 20)
+        """Return the estimated peak memory of :meth:`posteriors`, in bytes; the window, not ``shape``, decides."""
+        window = math.prod(min(n, size) if n > size * FOLD else size for n, size in zip(shape, WINDOW, strict=True))
+        return 4 * window * len(self.codes) * (FOLD**3 + 4) + (512 << 20)
 
     def posteriors(
         self, image: np.ndarray, affine: np.ndarray, *, flip: bool, smooth: bool, progress: ShareCallback | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Segment a 2 mm image (X, Y, Z), axes R, A, S, values 0-1, sides multiples of :attr:`multiple`.
+        """Segment a 1 mm image (X, Y, Z), axes R, A, S, values 0-1, sides even.
 
-        Returns posteriors (33, X, Y, Z) float32 on the same grid; outside the window around the brain all is
-        background. The network's output is smooth on its grid, so ``smooth`` changes nothing.
+        Returns posteriors (33, x, y, z) float32 on the 1 mm grid of a window around the brain, and its affine. Without
+        ``flip`` one pass replaces the average over shifts and mirror images. The result is smooth by its making, so
+        ``smooth`` changes nothing.
         """
         report = progress or (lambda share: None)
-        result = np.zeros((len(self.codes), *image.shape), np.float32)
-        result[0] = 1
-        window = self._locate(image)
-        report(0.4)
+        coarse = pool(image)
+        window = self._locate(coarse)
+        report(0.3)
         if window is None:
-            return result, affine
-        patch = rescale(take(image, window))
-        inside = self._averaged(patch) if flip else self._run(patch)
-        put(result, inside.cpu().numpy(), window)
+            empty = np.zeros((len(self.codes), *image.shape), np.float32)
+            empty[0] = 1
+            return empty, affine
+        posterior = (
+            self._averaged(coarse, window, lambda share: report(0.3 + 0.3 * share))
+            if flip
+            else self._at(coarse, window)
+        )
+        posterior = self._trimmed(posterior)
+        fine = nnf.interpolate(posterior[None], scale_factor=float(FOLD), mode="trilinear")[0]
+        del posterior
+        corner = [FOLD * begin for begin, _ in window]
+        seen = take(image, [(a, a + n) for a, n in zip(corner, fine.shape[1:], strict=True)])
+        report(0.65)
+        sharpen_(fine, torch.from_numpy(seen).to(fine.device), self.codes)
         report(1.0)
-        return result, affine
+        placed = affine.copy()
+        placed[:3, 3] += affine[:3, :3] @ corner
+        return fine.cpu().numpy(), placed
 
-    def _averaged(self, image: np.ndarray) -> torch.Tensor:
-        """Return the mean of the posteriors of a scan and of its mirror image, sides exchanged."""
-        posterior = self._run(image)
-        mirrored = self._run(np.ascontiguousarray(image[::-1]))
-        return (posterior + mirrored.flip(1)[self._swap.to(mirrored.device)]) / 2
+    def _trimmed(self, posterior: torch.Tensor) -> torch.Tensor:
+        """Return posteriors without loose parts and doubtful fringes, which intensities alone would let grow."""
+        values = posterior.cpu().numpy()
+        keep_structures_(values, topological_classes(self.codes), keep_brain_(values))
+        normalise_(values)
+        return torch.from_numpy(values).to(self._device)
+
+    def _at(self, coarse: np.ndarray, window: Window) -> torch.Tensor:
+        """Return the posteriors (C, x, y, z) of a window in one pass."""
+        return self._run(rescale(take(coarse, window)))
+
+    def _averaged(self, coarse: np.ndarray, window: Window, report: ShareCallback) -> torch.Tensor:
+        """Return posteriors averaged over shifts of the window and over mirror images, sides exchanged."""
+        total: torch.Tensor | None = None
+        swap = self._swap.to(self._device)
+        for number, shift in enumerate(SHIFTS):
+            patch = rescale(take(coarse, [(a + s, b + s) for (a, b), s in zip(window, shift, strict=True)]))
+            both = self._run(patch)
+            both += self._run(np.ascontiguousarray(patch[::-1])).flip(1)[swap]
+            total = both if total is None else _add_shifted_(total, both, shift)
+            report((number + 1) / len(SHIFTS))
+        assert total is not None
+        return total.div_(total.sum(0, keepdim=True))
 
     def _run(self, image: np.ndarray) -> torch.Tensor:
         """Return posteriors (C, X, Y, Z) float32 on the device."""
         scan = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None].to(self._device)
-        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._dtype != torch.float32):
+        with torch.no_grad(), torch.autocast(self._device.type, self._dtype, self._dtype != torch.float32):
             return self._network(scan)[0].float().softmax(0)
 
-    def _locate(self, image: np.ndarray) -> list[tuple[int, int]] | None:
+    def _locate(self, image: np.ndarray) -> Window | None:
         """Return the window around the brain; None when no structure is found anywhere.
 
-        Windows of the size used in training are tried all over the image; the one that shows most structures wins and
-        is then moved onto what it shows.
+        A window in the middle of the image is moved onto the brain that it shows. Where that does not bring nearly all
+        structures into view, windows all over the image are tried, and the one that shows most is moved likewise.
         """
-        best, window = 0.0, None
-        for candidate in candidate_windows(image.shape):
-            found, score = self._look(image, candidate)
-            if score > best:
-                best, window = score, find_window(found, self.multiple, offset=[a for a, _ in candidate])
-        for _ in range(RECENTRINGS if window is not None else 0):
-            found, _ = self._look(image, window or [])
-            moved = find_window(found, self.multiple, offset=[a for a, _ in window or []])
-            if moved is None or moved == window:
+        middle = [
+            ((n - wanted) // 2, (n - wanted) // 2 + wanted) for n, wanted in zip(image.shape, WINDOW, strict=True)
+        ]
+        shown, window = self._follow(image, middle)
+        if shown >= ENOUGH_STRUCTURES:
+            return window
+        candidates = [(self._look(image, candidate), candidate) for candidate in candidate_windows(image.shape)]
+        (_, score), best = max(candidates, key=lambda item: item[0][1])
+        if score > shown:
+            followed, moved = self._follow(image, best)
+            shown, window = max((shown, window), (score, best), (followed, moved), key=lambda item: item[0])
+        return window if shown > 0 else None
+
+    def _follow(self, image: np.ndarray, window: Window) -> tuple[float, Window]:
+        """Move a window onto the brain that it shows, a few times; return how much the last one shows, and it."""
+        mask, score = self._look(image, window)
+        for _ in range(RECENTRINGS):
+            moved = find_window(mask, offset=[a for a, _ in window])
+            if moved is None or max(abs(a - b) for (a, _), (b, _) in zip(moved, window, strict=True)) < 2:
                 break
             window = moved
-        return window
+            mask, score = self._look(image, window)
+        return score, window
 
-    def _look(self, image: np.ndarray, window: list[tuple[int, int]]) -> tuple[np.ndarray, float]:
+    def _look(self, image: np.ndarray, window: Window) -> tuple[np.ndarray, float]:
         """Return the brain mask of a window, and how many structures it shows (brain volume decides between equals)."""
         posterior = self._run(rescale(take(image, window)))
         counts = torch.bincount(posterior.argmax(0).flatten(), minlength=len(self.codes))
@@ -166,7 +219,7 @@ class LiteBackend:
         return mask, shown + min(float(mask.mean()), 0.99) if shown else 0.0
 
 
-def candidate_windows(shape: Sequence[int]) -> list[list[tuple[int, int]]]:
+def candidate_windows(shape: Sequence[int]) -> list[Window]:
     """Return windows of the training's size that cover an image, half a window apart at most."""
     starts = []
     for n, wanted in zip(shape, WINDOW, strict=True):
@@ -190,10 +243,12 @@ def rescale(image: np.ndarray) -> np.ndarray:
     return np.clip((image - low) / (high - low), 0, 1).astype(np.float32)
 
 
-def find_window(mask: np.ndarray, multiple: int, offset: Sequence[int] = (0, 0, 0)) -> list[tuple[int, int]] | None:
+def find_window(mask: np.ndarray, offset: Sequence[int] = (0, 0, 0)) -> Window | None:
     """Return (start, stop) per axis of a window around the largest component of a mask; it may leave the array.
 
-    ``offset`` is the position of the mask's first voxel. None when the mask is empty.
+    The window has the size of training and sits on the middle between the 2nd and the 98th percentile of the mask's
+    voxels along each axis: what is taken for brain in the neck or the scalp moves it little. ``offset`` is the position
+    of the mask's first voxel. None when the mask is empty.
     """
     from scipy import ndimage
 
@@ -202,29 +257,36 @@ def find_window(mask: np.ndarray, multiple: int, offset: Sequence[int] = (0, 0, 
         return None
     largest = parts == int(np.bincount(parts.ravel())[1:].argmax()) + 1
     window = []
-    for axis, (least, first) in enumerate(zip(WINDOW, offset, strict=True)):
-        low, high = _extent(largest, axis)
-        wanted = max(least, math.ceil((high - low + 2 * MARGIN) / multiple) * multiple)
-        start = first + (low + high - wanted) // 2
+    for axis, (wanted, first) in enumerate(zip(WINDOW, offset, strict=True)):
+        line = np.cumsum(np.count_nonzero(largest, axis=tuple(a for a in range(3) if a != axis)))
+        low, high = np.searchsorted(line, [STRAY * line[-1], (1 - STRAY) * line[-1]])
+        start = first + (int(low) + int(high) + 1 - wanted) // 2
         window.append((start, start + wanted))
     return window
 
 
-def _extent(mask: np.ndarray, axis: int) -> tuple[int, int]:
-    """Return (start, stop) of a mask along an axis, leaving out its outermost STRAY share at either end."""
-    line = np.cumsum(np.count_nonzero(mask, axis=tuple(a for a in range(3) if a != axis)))
-    low, high = np.searchsorted(line, [STRAY * line[-1], (1 - STRAY) * line[-1]])
-    return int(low), int(high) + 1
+def pool(image: np.ndarray) -> np.ndarray:
+    """Return the means of 2x2x2 blocks of an image with even sides."""
+    x, y, z = (n // FOLD for n in image.shape)
+    return image.reshape(x, FOLD, y, FOLD, z, FOLD).mean((1, 3, 5), dtype=np.float32)
 
 
-def _overlap(window: list[tuple[int, int]], shape: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+def _add_shifted_(total: torch.Tensor, part: torch.Tensor, shift: Sequence[int]) -> torch.Tensor:
+    """Add the posteriors of a shifted window where both overlap."""
+    here = tuple(slice(max(s, 0), n + min(s, 0)) for s, n in zip(shift, total.shape[1:], strict=True))
+    there = tuple(slice(max(-s, 0), n + min(-s, 0)) for s, n in zip(shift, total.shape[1:], strict=True))
+    total[(slice(None), *here)] += part[(slice(None), *there)]
+    return total
+
+
+def _overlap(window: Window, shape: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Return the slices of the array and of the window that coincide."""
     whole = tuple(slice(max(a, 0), min(b, n)) for (a, b), n in zip(window, shape, strict=True))
     part = tuple(slice(s.start - a, s.stop - a) for s, (a, _) in zip(whole, window, strict=True))
     return whole, part
 
 
-def take(image: np.ndarray, window: list[tuple[int, int]]) -> np.ndarray:
+def take(image: np.ndarray, window: Window) -> np.ndarray:
     """Return the window of an image (X, Y, Z), zero where it leaves the array."""
     whole, part = _overlap(window, image.shape)
     result = np.zeros([b - a for a, b in window], np.float32)
@@ -232,7 +294,7 @@ def take(image: np.ndarray, window: list[tuple[int, int]]) -> np.ndarray:
     return result
 
 
-def put(result: np.ndarray, inside: np.ndarray, window: list[tuple[int, int]]) -> None:
+def put(result: np.ndarray, inside: np.ndarray, window: Window) -> None:
     """Write the window's posteriors (C, x, y, z) into the whole (C, X, Y, Z)."""
     whole, part = _overlap(window, result.shape[1:])
     result[(slice(None), *whole)] = inside[(slice(None), *part)]
