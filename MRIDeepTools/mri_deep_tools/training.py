@@ -93,8 +93,15 @@ def _callbacks(options: RunOptions, folder: Path, progress: Progress) -> list[An
             progress.update(trainer.global_step / max(trainer.max_steps, 1))
 
     # Without a version counter: in a folder that was moved or copied, the last checkpoint must still be the last.
-    last = {"save_last": True, "save_top_k": 0, "enable_version_counter": False}
-    saves = [ModelCheckpoint(folder, **last, every_n_train_steps=options.checkpoint_every)]
+    saves = [
+        ModelCheckpoint(
+            folder,
+            save_last=True,
+            save_top_k=0,
+            enable_version_counter=False,
+            every_n_train_steps=options.checkpoint_every,
+        )
+    ]
     if options.keep_every:
         name = "step-{step:07d}"
         saves.append(
