@@ -157,13 +157,19 @@ class HomePanel:
         self.progress.begin(_("Setting up"))
         self.ui.setupButton.enabled = False
         try:
+            with slicer.util.tryWithErrorDisplay(_("The set-up failed.")):
+                self._set_up(repair)
+        finally:
+            self.refresh()
+
+    def _set_up(self, repair: bool) -> None:
+        try:
             self.logic.set_up(self.ask, self.progress.log, repair=repair, on_step=self.progress.say)
             self.progress.end(_("Everything is ready."), "good")
         except SetupDeclined as declined:
             self.progress.end(str(declined))
         except GlueError as error:
             self.progress.end(str(error), "error")
-        self.refresh()
 
     # --------------------------------------------------------------------------------------------------------- models
 

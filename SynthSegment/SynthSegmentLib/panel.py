@@ -48,6 +48,7 @@ class Panel:
         self.work: Any = None
         """The run, or the download before it; None while nothing runs."""
         self._asking: Any = None
+        self._preparing = False
         self._set_up = setup_core.state().ready
         self._gui_tag: Any = None
         self._models: list[Any] = []
@@ -84,7 +85,10 @@ class Panel:
         if core_info.cached():
             self._machine_known(core_info.cached())
         elif self._set_up and self._asking is None:
-            self._asking = core_info.refresh(self._machine_known, self._machine_unknown)
+            try:
+                self._asking = core_info.refresh(self._machine_known, self._machine_unknown)
+            except GlueError as error:
+                self._machine_unknown(str(error))
 
     def _machine_unknown(self, reason: str) -> None:
         self._asking = None
@@ -100,11 +104,11 @@ class Panel:
     def update(self) -> None:
         """Bring everything in line with the parameters."""
         parameters, ui = self.parameters, self.ui
-        ui.weightsLabel.visible = ui.weightsPathLineEdit.visible = self._own_weights
         self.models.show_about()
         if parameters is None:
             self.apply.set_ready(_("Choose a scan."))
             return
+        ui.weightsLabel.visible = ui.weightsPathLineEdit.visible = self._own_weights
         self.models.choose(parameters.model)
         ui.modelComboBox.enabled = not parameters.robust
         ui.volumesSelector.enabled = parameters.makeVolumes
@@ -124,12 +128,17 @@ class Panel:
         )
 
     @property
+    def _scene_parameters(self) -> Any:
+        """The parameters of the scene, also while the panel is out of sight and bound to nothing."""
+        return self.parameters if self.parameters is not None else self.logic.getParameterNode()
+
+    @property
     def _own_weights(self) -> bool:
-        return self.parameters is not None and self.parameters.model == OWN_WEIGHTS and not self.parameters.robust
+        return self._scene_parameters.model == OWN_WEIGHTS and not self._scene_parameters.robust
 
     @property
     def _all_time_points(self) -> bool:
-        return self.parameters.allTimePoints and _is_sequence(self.parameters.inputVolume)
+        return self._scene_parameters.allTimePoints and _is_sequence(self._scene_parameters.inputVolume)
 
     def _why_not_weights(self) -> str:
         if self._own_weights and not self.ui.weightsPathLineEdit.currentPath:
@@ -161,8 +170,23 @@ class Panel:
         if too_old():
             self.progress.say(too_old(), "error")
             return
+        if self._preparing:  # Slicer stays alive meanwhile, and nothing is to be started twice
+            return
+        self._preparing = True
+        self.ui.applyButton.enabled = False
+        try:
+            with slicer.util.tryWithErrorDisplay(_("The scan could not be labelled.")):
+                self._prepare_and_start()
+        finally:
+            self._preparing = False
+            if self.work is None:
+                self.ui.applyButton.enabled = True
+
+    def _prepare_and_start(self) -> None:
         try:
             self.set_up()
+            if not core_info.cached():
+                self.progress.begin(_("Looking for models"))
             self._models = core_info.info().get("models") or []
             missing = needed_models(self._options(), self._models)
             if not missing:
@@ -170,9 +194,12 @@ class Panel:
             elif settings.get("offline"):
                 names = ", ".join(model["name"] for model in missing)
                 text = _("{names} not on this computer, and the network is not to be used. Import in the home module.")
-                self.progress.say(text.format(names=names), "error")
+                self.progress.end(text.format(names=names), "error")
             elif self.ask(download_question(missing)):
                 self.start_download(missing)
+            else:
+                self.progress.end("")
+                self.update()
         except GlueError as error:
             self._over(str(error), "error")
 
@@ -213,7 +240,7 @@ class Panel:
 
     def start_run(self) -> None:
         """Start the run that the panel describes."""
-        parameters = self.parameters
+        parameters = self._scene_parameters
         run = SegmentRun(
             parameters.inputVolume,
             self._options(),
@@ -233,7 +260,7 @@ class Panel:
             self._over(str(error), "error")
 
     def _options(self) -> SegmentOptions:
-        parameters = self.parameters
+        parameters = self._scene_parameters
         return SegmentOptions(
             model="" if parameters.model == OWN_WEIGHTS else parameters.model,
             weights=self.ui.weightsPathLineEdit.currentPath if self._own_weights else "",
@@ -260,7 +287,7 @@ class Panel:
             self._over(str(run.error), "" if run.error.cancelled else "error")
             return
         outputs = run.outputs
-        parameters = self.logic.getParameterNode()  # the panel may be out of sight, and bound to nothing
+        parameters = self._scene_parameters
         with slicer.util.NodeModify(parameters):
             parameters.resultSegmentation, parameters.resultVolumes = outputs.segmentation, outputs.volumes
             parameters.resultScores, parameters.resultChart = outputs.scores, outputs.chart

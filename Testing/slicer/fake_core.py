@@ -30,6 +30,13 @@ def event(kind: str, **fields) -> None:
     print("@mri-deep-tools " + json.dumps({"event": kind, **fields}), flush=True)
 
 
+def wait_for_go() -> None:
+    """Wait until the file that the test names is there."""
+    end = time.monotonic() + 60
+    while not Path(os.environ["FAKE_CORE_GO"]).exists() and time.monotonic() < end:
+        time.sleep(0.02)
+
+
 def misbehave() -> None:
     """Do what the mode says before the work; nothing for a good program."""
     if MODE == "slow":
@@ -38,9 +45,7 @@ def misbehave() -> None:
         event("error", code="cancelled", message="Cancelled", hint="nothing was written")
         sys.exit(1)
     if MODE == "step":
-        end = time.monotonic() + 60
-        while not Path(os.environ["FAKE_CORE_GO"]).exists() and time.monotonic() < end:
-            time.sleep(0.02)
+        wait_for_go()
     if MODE == "error":
         event("error", code="memory", message="the GPU is full", hint="choose the CPU")
         sys.exit(1)
@@ -145,6 +150,8 @@ def lines(path: str) -> list[str]:
 def download(names: list[str]) -> None:
     """Pretend to fetch models; in the mode "damaged" what arrives has another checksum."""
     event("progress", stage="download", fraction=0.5, eta_s=3.0, elapsed_s=3.0)
+    if MODE == "step":
+        wait_for_go()
     if MODE == "damaged":
         event("error", code="checksum", message=f"{names[0]} was damaged on the way", hint="try again")
         sys.exit(1)

@@ -535,6 +535,58 @@ def test_download_and_run_follow_each_other(host, module, widget, monkeypatch):
     assert results_of("vtkMRMLSegmentationNode")
 
 
+def test_module_left_during_a_download(host, module, widget, monkeypatch, tmp_path):
+    """The run follows the download all the same."""
+    from MRIDeepToolsLib import core_info
+
+    monkeypatch.setattr(core_info, "forget", lambda: None)
+    monkeypatch.setenv("FAKE_CORE_GO", str(tmp_path / "go"))
+    set_mode(monkeypatch, "step")
+    widget.panel.ask = lambda question, details="": True
+    widget.panel.parameters.parcels = True
+    widget.ui.applyButton.click()
+    assert host.wait_until(lambda: "50 %" in widget.panel.progress.ui.progressBar.format, 30)
+    module.leave()
+    (tmp_path / "go").touch()
+    wait_idle(host, widget)
+    assert len(results_of("vtkMRMLSegmentationNode")) == 1
+
+
+def test_apply_starts_nothing_twice(host, module, widget):
+    """A second click while a question is open, as an impatient person makes it."""
+    questions = []
+
+    def ask(question, details=""):
+        questions.append(question)
+        widget.ui.applyButton.enabled = True
+        widget.ui.applyButton.click()
+        return False
+
+    widget.panel.ask = ask
+    widget.panel.parameters.parcels = True
+    widget.ui.applyButton.click()
+    assert len(questions) == 1
+    assert widget.ui.applyButton.enabled
+
+
+def test_without_interpreter_the_panel_says_so(host, module, monkeypatch):
+    from MRIDeepToolsLib import core_info, processes
+    from MRIDeepToolsLib.errors import JobStartError
+
+    def missing():
+        raise JobStartError("The Python interpreter of Slicer (PythonSlicer) was not found.")
+
+    monkeypatch.setattr(processes, "core_command", missing)
+    monkeypatch.setattr(core_info, "_known", None)
+    add_volume()
+    shown = module.widget()
+    assert "PythonSlicer" in message(shown)
+    shown.ui.applyButton.click()
+    assert "PythonSlicer" in message(shown)
+    assert shown.panel.work is None
+    assert shown.ui.applyButton.enabled
+
+
 def test_a_damaged_download_is_told_and_nothing_runs(host, module, widget, monkeypatch):
     set_mode(monkeypatch, "damaged")
     widget.panel.ask = lambda question, details="": True
