@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,27 @@ def wait_idle(host, widget, seconds: float = 60) -> None:
     """Wait until a module's panel has nothing running any more."""
     panel = widget.panel
     assert host.wait_until(lambda: getattr(panel, "work", None) is None and panel._asking is None, seconds)
+
+
+def message(widget) -> str:
+    return re.sub("<[^>]+>", "", widget.panel.progress.ui.messageLabel.text)
+
+
+def apply(host, widget, seconds: float = 60) -> None:
+    assert widget.ui.applyButton.enabled, message(widget)
+    widget.ui.applyButton.click()
+    wait_idle(host, widget, seconds)
+
+
+def scene_is_clean() -> bool:
+    return results_of() == []
+
+
+def run_until_labels_are_due(host, widget, monkeypatch, tmp_path):
+    """Start a run that waits before it writes; return the function that lets it go on."""
+    go = tmp_path / "go"
+    monkeypatch.setenv("FAKE_CORE_GO", str(go))
+    set_mode(monkeypatch, "step")
+    widget.ui.applyButton.click()
+    assert host.wait_until(lambda: "43 %" in widget.panel.progress.ui.progressBar.format, 30)
+    return go.touch

@@ -1,69 +1,17 @@
-"""The module SynthSegment in the Slicer host: panel, runs, faults, scene. The core is a quick one that can misbehave;
-real runs are in test_module_real_runs.py."""
+"""The module SynthSegment in the Slicer host: panel, runs, scene, console. The core is a quick one; faults are in
+test_module_synthsegment_faults.py, real runs in test_module_real_runs.py."""
 
 from __future__ import annotations
 
 import logging
-import re
 import time
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from module_helpers import REPOSITORY, add_volume, results_of, set_mode, use_fake_core, wait_idle
+from module_helpers import REPOSITORY, add_volume, apply, message, results_of, set_mode
 
-
-@pytest.fixture
-def module(host, tmp_path, monkeypatch):
-    """Return the handle of the module, with the quick core behind it and models that nothing needs to fetch."""
-    handle = host.load("SynthSegment")
-    from MRIDeepToolsLib import core_info
-
-    use_fake_core(monkeypatch)
-    monkeypatch.setattr(core_info, "_known", {"version": "1.2.3", "devices": [{"name": "cpu"}], "models": MODELS})
-    return handle
-
-
-def model(name: str, task: str, status: str) -> dict:
-    return {
-        **{"name": name, "task": task, "status": status, "bundled": status == "bundled", "size": 5, "size_text": "5 B"},
-        **{
-            "description": f"About {name}",
-            "licence": "Apache-2.0",
-            "citation": ["Billot et al., A (2023), doi:10.1/x"],
-        },
-    }
-
-
-MODELS = [
-    model("synthseg-2.0", "segment", "installed"),
-    model("synthseg-robust-2.0", "segment", "absent"),
-    model("synthseg-parc-2.0", "parcellate", "absent"),
-    model("synthseg-qc-2.0", "quality", "installed"),
-    model("synthseg-lite", "segment", "bundled"),
-]
-
-
-@pytest.fixture
-def widget(host, module):
-    """Return the panel's widget, bound to a scene with one volume."""
-    add_volume()
-    shown = module.widget()
-    wait_idle(host, shown)
-    return shown
-
-
-def message(widget) -> str:
-    return re.sub("<[^>]+>", "", widget.panel.progress.ui.messageLabel.text)
-
-
-def apply(host, widget, seconds: float = 60) -> None:
-    assert widget.ui.applyButton.enabled, message(widget)
-    widget.ui.applyButton.click()
-    wait_idle(host, widget, seconds)
-
-
-# --------------------------------------------------------------------------------------------------- panel and scene
+pytest_plugins = ["synthsegment_case"]
 
 
 def test_every_parameter_name_is_a_member_and_every_visible_member_is_bound(module, widget):
@@ -157,9 +105,6 @@ def test_own_weights_ask_for_their_place(host, module, widget, tmp_path):
     widget.ui.weightsPathLineEdit.currentPath = str(tmp_path)
     assert widget.ui.applyButton.enabled
     assert widget.panel._options().words()[:2] == ["--weights", str(tmp_path)]
-
-
-# -------------------------------------------------------------------------------------------------------------- runs
 
 
 def test_apply_labels_a_volume(host, module, widget):
@@ -312,15 +257,6 @@ def test_fluid_is_hidden_in_3d_alone(host, module):
     assert display.GetSegmentVisibility3D("left thalamus")
 
 
-def test_an_old_slicer_is_told(host, module, widget, monkeypatch):
-    from MRIDeepToolsLib import widgets
-
-    monkeypatch.setattr(widgets, "OLDEST_SLICER", (99, 1))
-    widget.ui.applyButton.click()
-    assert "Slicer 99.1 or newer is needed" in message(widget)
-    assert widget.panel.work is None
-
-
 def test_soft_maps_and_no_tables(host, module, widget):
     parameters = widget.panel.parameters
     parameters.makeVolumes, parameters.makePosteriors = False, True
@@ -357,259 +293,6 @@ def test_a_sequence_is_labelled_whole(host, module, widget):
     assert parameters.resultVolumes.GetNumberOfRows() == 3
     assert parameters.resultScores.GetNumberOfRows() == 3
     assert parameters.resultScores.GetName() in widget.ui.scoresSummaryLabel.text
-
-
-# ------------------------------------------------------------------------------------------------------------ faults
-
-
-def scene_is_clean() -> bool:
-    return results_of() == []
-
-
-@pytest.mark.parametrize(
-    ("mode", "words"),
-    [("error", "GPU is full"), ("crash", "SIGSEGV"), ("killed", "memory ran out"), ("shifted", "grid")],
-)
-def test_what_goes_wrong_is_told_and_nothing_stays(host, module, widget, monkeypatch, mode, words):
-    set_mode(monkeypatch, mode)
-    apply(host, widget)
-    assert words in message(widget) or (mode == "shifted" and "Head" in message(widget)), message(widget)
-    assert scene_is_clean()
-    assert widget.ui.applyButton.text == "Apply"
-    assert widget.ui.applyButton.enabled
-    set_mode(monkeypatch, "good")
-    apply(host, widget)
-    assert "Done in" in message(widget)
-
-
-@pytest.mark.parametrize("mode", ["garbage", "flood"])
-def test_talkative_programs_do_no_harm(host, module, widget, monkeypatch, mode):
-    set_mode(monkeypatch, mode)
-    apply(host, widget)
-    assert "Done in" in message(widget)
-    assert len(widget.panel.progress.log_text) <= 257 * 1024
-    assert len(widget.panel.progress.ui.logText.plainText) <= 2 * 257 * 1024
-
-
-def test_cancel_ends_within_two_seconds(host, module, widget, monkeypatch):
-    set_mode(monkeypatch, "slow")
-    widget.ui.applyButton.click()
-    assert widget.ui.applyButton.text == "Cancel"
-    assert widget.panel.progress.ui.barRow.visible
-    assert host.wait_until(lambda: "43 %" in widget.panel.progress.ui.progressBar.format, 30)
-    assert "21 s left" not in message(widget)
-    begin = time.monotonic()
-    widget.ui.applyButton.click()
-    wait_idle(host, widget, 10)
-    assert time.monotonic() - begin < 2.0
-    assert "Cancelled" in message(widget)
-    assert widget.ui.applyButton.text == "Apply"
-    assert not widget.panel.progress.ui.barRow.visible
-    assert scene_is_clean()
-
-
-def run_until_labels_are_due(host, widget, monkeypatch, tmp_path):
-    """Start a run that waits before it writes; return the function that lets it go on."""
-    go = tmp_path / "go"
-    monkeypatch.setenv("FAKE_CORE_GO", str(go))
-    set_mode(monkeypatch, "step")
-    widget.ui.applyButton.click()
-    assert host.wait_until(lambda: "43 %" in widget.panel.progress.ui.progressBar.format, 30)
-    return go.touch
-
-
-def test_scene_closed_meanwhile(host, module, widget, monkeypatch, tmp_path):
-    import slicer
-
-    go_on = run_until_labels_are_due(host, widget, monkeypatch, tmp_path)
-    slicer.mrmlScene.Clear(0)
-    go_on()
-    wait_idle(host, widget)
-    assert scene_is_clean()
-    assert widget.panel.parameters is not None
-    assert "closed" in message(widget)
-
-
-@pytest.mark.parametrize("which", ["input", "output"])
-def test_node_deleted_meanwhile(host, module, widget, monkeypatch, tmp_path, which):
-    import slicer
-
-    victim = widget.panel.parameters.inputVolume
-    if which == "output":
-        victim = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
-        widget.panel.parameters.segmentation = victim
-    go_on = run_until_labels_are_due(host, widget, monkeypatch, tmp_path)
-    slicer.mrmlScene.RemoveNode(victim)
-    go_on()
-    wait_idle(host, widget)
-    assert scene_is_clean()
-    assert "deleted" in message(widget)
-
-
-def test_module_left_during_a_run(host, module, widget, monkeypatch, tmp_path):
-    go_on = run_until_labels_are_due(host, widget, monkeypatch, tmp_path)
-    module.leave()
-    assert widget.panel.parameters is None
-    go_on()
-    wait_idle(host, widget)
-    assert len(results_of("vtkMRMLSegmentationNode")) == 1
-    module.enter()
-    assert widget.panel.parameters.resultSegmentation is not None
-    assert not widget.ui.resultsCollapsibleButton.collapsed
-
-
-def test_module_reloaded_during_a_run(host, module, widget, monkeypatch, tmp_path):
-    job = None
-    go_on = run_until_labels_are_due(host, widget, monkeypatch, tmp_path)
-    job = widget.panel.work.job
-    module.reload()
-    assert host.wait_until(lambda: not job.running, 10)
-    assert job.outcome.status == "cancelled"
-    go_on()
-    new = module.widget()
-    assert new is not widget
-    wait_idle(host, new)
-    set_mode(monkeypatch, "good")
-    use_fake_core(monkeypatch)
-    apply(host, new)
-    assert "Done in" in message(new)
-
-
-def test_panel_closed_during_a_run(host, module, widget, monkeypatch, tmp_path):
-    run_until_labels_are_due(host, widget, monkeypatch, tmp_path)
-    job = widget.panel.work.job
-    module.close()
-    assert host.wait_until(lambda: not job.running, 10)
-    assert scene_is_clean()
-
-
-# ------------------------------------------------------------------------------------------------ set-up and models
-
-
-def test_set_up_declined(host, module, widget, monkeypatch):
-    from MRIDeepToolsLib import packages
-
-    monkeypatch.setattr(packages, "installed_version", lambda name, path=None: None)
-    questions = []
-    widget.panel.ask = lambda question, details="": questions.append((question, details))
-    widget.panel.refresh_machine()
-    widget.panel.update()
-    assert "first run installs" in message(widget)
-    widget.ui.applyButton.click()
-    host.pump(0.1)
-    assert len(questions) == 1
-    assert "torch" in questions[0][1]
-    assert "declined" in message(widget)
-    assert widget.ui.applyButton.enabled
-    assert widget.panel.work is None
-    assert not widget.panel.progress.ui.barRow.visible
-
-
-def test_models_are_asked_for_with_licence_and_citation(host, module, widget):
-    questions = []
-    widget.panel.ask = lambda question, details="": questions.append(question)
-    widget.panel.parameters.parcels = True
-    assert "synthseg-parc-2.0 (5 B)" in message(widget)
-    widget.ui.applyButton.click()
-    host.pump(0.1)
-    assert len(questions) == 1
-    assert "Apache-2.0" in questions[0]
-    assert "Billot" in questions[0]
-    assert widget.panel.work is None
-
-
-def test_download_and_run_follow_each_other(host, module, widget, monkeypatch):
-    """One click, one question: the model is fetched, then the scan is labelled."""
-    from MRIDeepToolsLib import core_info
-
-    monkeypatch.setattr(core_info, "forget", lambda: None)  # nothing was really fetched
-    widget.panel.ask = lambda question, details="": True
-    widget.panel.parameters.parcels = True
-    log = []
-    tell = widget.panel.progress.progress
-    widget.panel.progress.progress = lambda fraction, stage, eta: (log.append(stage), tell(fraction, stage, eta))
-    apply(host, widget)
-    assert log[0] == "download"
-    assert "segment" in log
-    assert "Done in" in message(widget)
-    assert results_of("vtkMRMLSegmentationNode")
-
-
-def test_module_left_during_a_download(host, module, widget, monkeypatch, tmp_path):
-    """The run follows the download all the same."""
-    from MRIDeepToolsLib import core_info
-
-    monkeypatch.setattr(core_info, "forget", lambda: None)
-    monkeypatch.setenv("FAKE_CORE_GO", str(tmp_path / "go"))
-    set_mode(monkeypatch, "step")
-    widget.panel.ask = lambda question, details="": True
-    widget.panel.parameters.parcels = True
-    widget.ui.applyButton.click()
-    assert host.wait_until(lambda: "50 %" in widget.panel.progress.ui.progressBar.format, 30)
-    module.leave()
-    (tmp_path / "go").touch()
-    wait_idle(host, widget)
-    assert len(results_of("vtkMRMLSegmentationNode")) == 1
-
-
-def test_apply_starts_nothing_twice(host, module, widget):
-    """A second click while a question is open, as an impatient person makes it."""
-    questions = []
-
-    def ask(question, details=""):
-        questions.append(question)
-        widget.ui.applyButton.enabled = True
-        widget.ui.applyButton.click()
-        return False
-
-    widget.panel.ask = ask
-    widget.panel.parameters.parcels = True
-    widget.ui.applyButton.click()
-    assert len(questions) == 1
-    assert widget.ui.applyButton.enabled
-
-
-def test_without_interpreter_the_panel_says_so(host, module, monkeypatch):
-    from MRIDeepToolsLib import core_info, processes
-    from MRIDeepToolsLib.errors import JobStartError
-
-    def missing():
-        raise JobStartError("The Python interpreter of Slicer (PythonSlicer) was not found.")
-
-    monkeypatch.setattr(processes, "core_command", missing)
-    monkeypatch.setattr(core_info, "_known", None)
-    add_volume()
-    shown = module.widget()
-    assert "PythonSlicer" in message(shown)
-    shown.ui.applyButton.click()
-    assert "PythonSlicer" in message(shown)
-    assert shown.panel.work is None
-    assert shown.ui.applyButton.enabled
-
-
-def test_a_damaged_download_is_told_and_nothing_runs(host, module, widget, monkeypatch):
-    set_mode(monkeypatch, "damaged")
-    widget.panel.ask = lambda question, details="": True
-    widget.panel.parameters.robust = True
-    apply(host, widget)
-    assert "synthseg-robust-2.0 was damaged on the way" in message(widget)
-    assert results_of() == []
-    assert widget.ui.applyButton.text == "Apply"
-
-
-def test_models_are_not_fetched_offline(host, module, widget):
-    from MRIDeepToolsLib import settings
-
-    settings.set_value("offline", True)
-    widget.panel.ask = lambda *words: pytest.fail("nothing is to be asked")
-    widget.panel.parameters.robust = True
-    widget.ui.applyButton.click()
-    host.pump(0.1)
-    assert "synthseg-robust-2.0" in message(widget)
-    assert "network" in message(widget)
-
-
-# ------------------------------------------------------------------------------------------------------- scene, console
 
 
 def test_scene_brings_everything_back(host, module, widget, tmp_path):
