@@ -1,0 +1,242 @@
+"""The recurrent convolutional autoencoder of Lyon, Armitage and Álvarez (MIDL 2022, arXiv 2203.15598), 1D and 3D.
+
+The encoder reads the measured volumes of a patch of 10x10x10 voxels with their directions, one after the other, into
+one state; the decoder makes one volume from the state and a wanted direction. "1D" means that all kernels are 1x1x1.
+Every convolution is followed by its activation and then by its normalisation. Axes here are (batch, channel, x, y, z);
+the axis of directions q is folded into the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+__all__ = ["PATCH", "RCNN", "STATE_CHANNELS", "Block", "ConvLSTM", "ConvUnit", "Decoder", "Encoder", "SpatialNorm"]
+
+PATCH = 10
+"""Edge of a patch in voxels; the published scale and shift per voxel position fix it."""
+STATE_CHANNELS = 48
+EPSILON = 1e-3
+KERAS_MOMENTUM = 0.01
+"""Share of the new batch in the running statistics (Keras: momentum 0.99)."""
+
+Norm = Literal["instance", "batch", "none"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Name, output channels, kernel edge and normalisation of a convolution unit."""
+
+    name: str
+    channels: int
+    kernel: int
+    norm: Norm = "batch"
+
+
+Block = tuple[Unit, ...]
+"""Units that read the same input side by side; their outputs are concatenated in this order."""
+
+_ENCODERS: dict[int, tuple[Block, ...]] = {
+    1: ((Unit("ecv11", 376, 1, "instance"),), (Unit("ecv21", 664, 1),)),
+    3: (
+        (Unit("ecv11", 104, 1, "instance"), Unit("ecv12", 200, 2, "instance"), Unit("ecv13", 72, 3, "instance")),
+        (Unit("ecv21", 280, 1), Unit("ecv22", 240, 2), Unit("ecv23", 144, 3)),
+    ),
+}
+_DECODERS: dict[int, tuple[Block, ...]] = {
+    1: ((Unit("dcv11", 632, 1),), (Unit("dcv21", 400, 1),)),
+    3: (
+        (Unit("dcv11", 240, 1), Unit("dcv12", 256, 2), Unit("dcv13", 136, 3)),
+        (Unit("dcv21", 176, 1), Unit("dcv22", 136, 2), Unit("dcv23", 88, 3)),
+    ),
+}
+
+
+def same_conv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Convolve with zero padding such that sizes stay; even kernels get the extra zero behind, as in TensorFlow."""
+    kernel = weight.shape[-1]
+    if kernel % 2 == 0:
+        before = (kernel - 1) // 2
+        return functional.conv3d(functional.pad(x, (before, kernel - 1 - before) * 3), weight, bias)
+    return functional.conv3d(x, weight, bias, padding=kernel // 2)
+
+
+class SpatialNorm(nn.Module):
+    """Keras' LayerNormalization over the three axes of space: one scale and shift per voxel, for all channels.
+
+    Mean and population variance are those of one sample and channel. This is not PyTorch's instance normalisation,
+    whose scale and shift are per channel.
+    """
+
+    def __init__(self, patch: int = PATCH) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(patch, patch, patch))
+        self.bias = nn.Parameter(torch.zeros(patch, patch, patch))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise (N, C, x, y, z)."""
+        variance, mean = torch.var_mean(x, dim=(2, 3, 4), keepdim=True, correction=0)
+        return (x - mean) * torch.rsqrt(variance + EPSILON) * self.weight + self.bias
+
+
+class KerasBatchNorm(nn.Module):
+    """Batch normalisation as Keras' non-fused path does it: the running variance is the population variance."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise (N, C, x, y, z) over all axes but C; in training by the batch, which updates the running values."""
+        mean, variance = cast(torch.Tensor, self.running_mean), cast(torch.Tensor, self.running_var)
+        if self.training:
+            batch_variance, batch_mean = torch.var_mean(x, dim=(0, 2, 3, 4), correction=0)
+            with torch.no_grad():
+                mean.lerp_(batch_mean, KERAS_MOMENTUM)
+                variance.lerp_(batch_variance, KERAS_MOMENTUM)
+            mean, variance = batch_mean, batch_variance
+        scale = self.weight * torch.rsqrt(variance + EPSILON)
+        shape = (1, -1, 1, 1, 1)
+        return x * scale.view(shape) + (self.bias - mean * scale).view(shape)
+
+
+class ConvUnit(nn.Module):
+    """Convolution, activation (swish; ReLU for the last layer), normalisation, in this order."""
+
+    def __init__(self, channels_in: int, unit: Unit, *, last: bool = False, patch: int = PATCH) -> None:
+        super().__init__()
+        self.unit, self.last = unit, last
+        shape = (unit.channels, channels_in, unit.kernel, unit.kernel, unit.kernel)
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.zeros(unit.channels))
+        nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")  # Keras' he_uniform
+        norms = {"instance": lambda: SpatialNorm(patch), "batch": lambda: KerasBatchNorm(unit.channels)}
+        self.norm = norms.get(unit.norm, nn.Identity)()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the unit to (N, C, x, y, z)."""
+        x = same_conv(x, self.weight, self.bias)
+        return self.norm(torch.relu(x) if self.last else functional.silu(x))
+
+
+class ConvLSTM(nn.Module):
+    """Keras' ConvLSTM3D with 1x1x1 kernels and its hard sigmoid, clip(0.2 v + 0.5, 0, 1); gates in order i, f, g, o."""
+
+    def __init__(self, channels_in: int, channels: int = STATE_CHANNELS) -> None:
+        super().__init__()
+        self.channels = channels
+        self.weight = nn.Parameter(torch.empty(4 * channels, channels_in, 1, 1, 1))
+        self.recurrent = nn.Parameter(torch.empty(4 * channels, channels, 1, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(4 * channels))
+        nn.init.xavier_uniform_(self.weight)
+        nn.init.orthogonal_(self.recurrent)
+        nn.init.ones_(self.bias.data[channels : 2 * channels])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the last hidden state (B, 48, x, y, z) of a sequence (B, q, C, x, y, z), read in its order."""
+        batch, count = x.shape[:2]
+        inputs = functional.conv3d(x.flatten(0, 1), self.weight, self.bias).unflatten(0, (batch, count))
+        hidden = cell = torch.zeros_like(inputs[:, 0, : self.channels])
+        for step in range(count):
+            gates = inputs[:, step] if step == 0 else inputs[:, step] + functional.conv3d(hidden, self.recurrent)
+            hidden, cell = lstm_step(gates, cell, self.channels)
+        return hidden
+
+
+def lstm_step(gates: torch.Tensor, cell: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (hidden, cell) after one step, from the summed gates with the channels in axis 1."""
+    i, f, g, o = gates.split(channels, dim=1)
+    cell = hard_sigmoid(f) * cell + hard_sigmoid(i) * torch.tanh(g)
+    return hard_sigmoid(o) * torch.tanh(cell), cell
+
+
+def hard_sigmoid(v: torch.Tensor) -> torch.Tensor:
+    """Return clip(0.2 v + 0.5, 0, 1): Keras 2's, not PyTorch's, whose slope is 1/6."""
+    return (0.2 * v + 0.5).clamp(0, 1)
+
+
+class _Stack(nn.Module):
+    """Units by name, and blocks of them; each block's input is concatenated behind by the same extra channels."""
+
+    def add(self, channels_in: int, units: Block, patch: int = PATCH) -> int:
+        for unit in units:
+            self.add_module(unit.name, ConvUnit(channels_in, unit, last=unit.name == "dc4", patch=patch))
+        return sum(unit.channels for unit in units)
+
+    def unit(self, name: str) -> ConvUnit:
+        """Return the unit of this name."""
+        return cast(ConvUnit, getattr(self, name))
+
+    def block(self, x: torch.Tensor, units: Block, extra: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of a block with ``extra`` behind them."""
+        return torch.cat([*(self.unit(item.name)(x) for item in units), extra], dim=1)
+
+
+class Encoder(_Stack):
+    """Measured volumes with directions to a state."""
+
+    def __init__(self, dims: int, patch: int = PATCH) -> None:
+        super().__init__()
+        self.blocks = _ENCODERS[dims]
+        channels = self.add(4, (Unit("init", 200, 1, "instance"),), patch)
+        for block in self.blocks:
+            channels = self.add(channels, block, patch) + 4
+        channels = self.add(channels, (Unit("ecvl1", 32, 1),))
+        channels = self.add(channels, (Unit("ecvl2", 88, 1),))
+        self.conv_lstm = ConvLSTM(channels)
+
+    def forward(self, images: torch.Tensor, bvecs: torch.Tensor) -> torch.Tensor:
+        """Return (B, 48, x, y, z) from images (B, q, x, y, z) and directions (B, q, 3), in the order given."""
+        batch, count = images.shape[:2]
+        vectors = bvecs.reshape(-1, 3, 1, 1, 1).expand(-1, -1, *images.shape[2:])
+        samples = torch.cat([images.reshape(-1, 1, *images.shape[2:]), vectors], dim=1)
+        x = self.unit("init")(samples)
+        for block in self.blocks:
+            x = self.block(x, block, samples)
+        x = self.unit("ecvl2")(self.unit("ecvl1")(x))
+        return cast(torch.Tensor, self.conv_lstm(x.unflatten(0, (batch, count))))
+
+
+class Decoder(_Stack):
+    """A state and a direction to a volume."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.blocks = _DECODERS[dims]
+        channels = self.add(STATE_CHANNELS + 3, (Unit("dcvl1", 176, 1),))
+        channels = self.add(channels, (Unit("dcvl2", 224, 1),)) + 3
+        for block in self.blocks:
+            channels = self.add(channels, block) + 3
+        channels = self.add(channels, (Unit("dcv3", 16, 1, "none"),))
+        self.add(channels, (Unit("dc4", 1, 1, "none"),))
+
+    def forward(self, state: torch.Tensor, bvecs: torch.Tensor) -> torch.Tensor:
+        """Return (B, q, x, y, z), not negative, from states (B, 48, x, y, z) and directions (B, q, 3)."""
+        batch, count = bvecs.shape[:2]
+        vectors = bvecs.reshape(-1, 3, 1, 1, 1).expand(-1, -1, *state.shape[2:])
+        x = torch.cat([state.repeat_interleave(count, dim=0), vectors], dim=1)
+        x = torch.cat([self.unit("dcvl2")(self.unit("dcvl1")(x)), vectors], dim=1)
+        for block in self.blocks:
+            x = self.block(x, block, vectors)
+        return cast(torch.Tensor, self.unit("dc4")(self.unit("dcv3")(x)).squeeze(1).unflatten(0, (batch, count)))
+
+
+class RCNN(nn.Module):
+    """The whole network; ``dims`` is 1 or 3."""
+
+    def __init__(self, dims: int, patch: int = PATCH) -> None:
+        super().__init__()
+        self.dims, self.patch = dims, patch
+        self.encoder = Encoder(dims, patch)
+        self.decoder = Decoder(dims)
+
+    def forward(self, images: torch.Tensor, bvecs_in: torch.Tensor, bvecs_out: torch.Tensor) -> torch.Tensor:
+        """Return volumes (B, q_out, x, y, z) from volumes (B, q_in, x, y, z) and directions (B, q, 3) of both."""
+        return cast(torch.Tensor, self.decoder(self.encoder(images, bvecs_in), bvecs_out))
