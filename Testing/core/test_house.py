@@ -255,8 +255,9 @@ def test_extension_metadata_is_complete():
 def readme_commands() -> list[list[str]]:
     """Return the words of each `mri-deep-tools ...` line in the code blocks of the README."""
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```(?:sh|bash|shell|console)?\n(.*?)^```", text, re.S | re.M)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.S | re.M)
+    shell = [block for language, block in blocks if language in ("", "sh", "bash", "shell", "console")]
+    lines = "\n".join(shell).replace("\\\n", " ").splitlines()
     return [line.split("#")[0].split()[1:] for line in lines if line.startswith("mri-deep-tools ")]
 
 

@@ -162,15 +162,14 @@ class LiteBackend:
 
     def _averaged(self, coarse: np.ndarray, window: Window, report: ShareCallback) -> torch.Tensor:
         """Return posteriors averaged over shifts of the window and over mirror images, sides exchanged."""
-        total: torch.Tensor | None = None
         swap = self._swap.to(self._device)
+        total = torch.zeros((len(self.codes), *(b - a for a, b in window)), device=self._device)
         for number, shift in enumerate(SHIFTS):
             patch = rescale(take(coarse, [(a + s, b + s) for (a, b), s in zip(window, shift, strict=True)]))
             both = self._run(patch)
             both += self._run(np.ascontiguousarray(patch[::-1])).flip(1)[swap]
-            total = both if total is None else _add_shifted_(total, both, shift)
+            _add_shifted_(total, both, shift)
             report((number + 1) / len(SHIFTS))
-        assert total is not None
         return total.div_(total.sum(0, keepdim=True))
 
     def _run(self, image: np.ndarray) -> torch.Tensor:
@@ -271,12 +270,11 @@ def pool(image: np.ndarray) -> np.ndarray:
     return image.reshape(x, FOLD, y, FOLD, z, FOLD).mean((1, 3, 5), dtype=np.float32)
 
 
-def _add_shifted_(total: torch.Tensor, part: torch.Tensor, shift: Sequence[int]) -> torch.Tensor:
+def _add_shifted_(total: torch.Tensor, part: torch.Tensor, shift: Sequence[int]) -> None:
     """Add the posteriors of a shifted window where both overlap."""
     here = tuple(slice(max(s, 0), n + min(s, 0)) for s, n in zip(shift, total.shape[1:], strict=True))
     there = tuple(slice(max(-s, 0), n + min(-s, 0)) for s, n in zip(shift, total.shape[1:], strict=True))
     total[(slice(None), *here)] += part[(slice(None), *there)]
-    return total
 
 
 def _overlap(window: Window, shape: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
