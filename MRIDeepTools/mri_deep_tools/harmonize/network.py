@@ -1,0 +1,257 @@
+"""The networks of IGUANe: generator, patch discriminator, and the prediction network for age or diagnosis.
+
+Roca et al., Medical Image Analysis 99 (2025) 103388. Three details decide whether published weights give published
+results: the normalisation divides by the mean absolute deviation and not by the standard deviation; in the generator it
+comes after the activation, in the discriminator before it; and joined tensors carry the decoder's features first.
+Tensors are (N, C, X, Y, Z) in the axis order of the file, on the MNI grid: X runs to the left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError, WeightsError
+
+__all__ = [
+    "BACKGROUND",
+    "DEVIATION_EPSILON",
+    "DeviationNorm",
+    "Discriminator",
+    "Generator",
+    "GeneratorSpec",
+    "Predictor",
+    "build_network",
+]
+
+DEVIATION_EPSILON = 1e-3  # added to the deviation itself
+BACKGROUND = -1.0  # what discriminator and predictor see beyond the image
+BN_EPSILON = 1e-3
+BN_MOMENTUM = 0.3  # Keras writes this as 0.7
+PREDICTOR_FEATURES = (8, 16, 32, 64, 128)
+DISCRIMINATOR_FEATURES = (64, 128, 256)
+_SLOPE = 0.2
+_SPACE = (2, 3, 4)
+
+
+class DeviationNorm(nn.Module):
+    """Normalise each sample and channel by its mean and mean absolute deviation over space; always in float32."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.offset = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, X, Y, Z) to the same shape: scale * (x - mean) / (mean|x - mean| + 0.001) + offset."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x if x.dtype == torch.float64 else x.float()
+            centred = x - x.mean(_SPACE, keepdim=True)
+            deviation = centred.abs().mean(_SPACE, keepdim=True) + DEVIATION_EPSILON
+            return centred * (self.scale.view(1, -1, 1, 1, 1) / deviation) + self.offset.view(1, -1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class GeneratorSpec:
+    """The numbers that define a generator: ``width`` features at full resolution, doubled at each of ``levels``."""
+
+    width: int = 16
+    levels: int = 4
+
+    @property
+    def multiple(self) -> int:
+        """Return the number that each side of the input must be a multiple of."""
+        return 2**self.levels
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> GeneratorSpec:
+        """Read the numbers off the tensor shapes of a state dict; WeightsError when it is not a generator's."""
+        try:
+            blocks = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
+            spec = cls(state["blocks.0.conv.weight"].shape[0], (blocks - 1) // 4)
+        except (KeyError, ValueError, IndexError) as error:
+            raise WeightsError("the tensors are not those of a harmonization generator") from error
+        return spec
+
+
+class Block(nn.Module):
+    """Convolution with bias, ReLU, normalisation, in this order."""
+
+    def __init__(self, conv: nn.Conv3d | nn.ConvTranspose3d) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm = DeviationNorm(conv.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, X, Y, Z) to (N, features, X', Y', Z')."""
+        return self.norm(F.relu(self.conv(x)))
+
+
+class Generator(nn.Module):
+    """The harmonization network: input image plus a residual in (-1, 1).
+
+    ``blocks`` holds, in the order of the published file: for each level a convolution (the skip) and one of stride 2;
+    the bottom; then for each level upwards a transposed convolution and a convolution of [decoder, skip].
+    """
+
+    def __init__(self, spec: GeneratorSpec | None = None) -> None:
+        super().__init__()
+        self.spec = spec = spec or GeneratorSpec()
+        widths = [spec.width * 2**level for level in range(spec.levels + 1)]
+        blocks = []
+        before = 1
+        for own in widths[:-1]:
+            blocks += [Block(nn.Conv3d(before, own, 3, padding=1)), Block(nn.Conv3d(own, own, 4, 2, padding=1))]
+            before = own
+        blocks.append(Block(nn.Conv3d(before, widths[-1], 3, padding=1)))
+        for level in reversed(range(spec.levels)):
+            own = widths[level]
+            blocks.append(Block(nn.ConvTranspose3d(widths[level + 1], own, 4, 2, padding=1)))
+            blocks.append(Block(nn.Conv3d(2 * own, own, 3, padding=1)))
+        self.blocks = nn.ModuleList(blocks)
+        self.head = nn.Conv3d(spec.width + 1, 1, 1)
+        _glorot(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map an image (N, 1, X, Y, Z), background 0, sides multiples of ``spec.multiple``, to one of the same shape.
+
+        InputError when the sides do not fit.
+        """
+        if any(side % self.spec.multiple or not side for side in image.shape[2:]):
+            sides = "x".join(str(side) for side in image.shape[2:])
+            multiple = f"sides must be multiples of {self.spec.multiple}"
+            raise InputError(f"an image of {sides} voxels does not fit; {multiple}", "crop or pad it")
+        blocks = cast(list[Block], list(self.blocks))
+        levels, x = self.spec.levels, image
+        skips = []
+        for level in range(levels):
+            skips.append(blocks[2 * level](x))
+            x = blocks[2 * level + 1](skips[-1])
+        x = blocks[2 * levels](x)
+        for number in range(2 * levels + 1, 4 * levels + 1, 2):
+            x = blocks[number + 1](torch.cat([blocks[number](x), skips.pop()], dim=1))
+        residual = torch.tanh(self.head(torch.cat([x, image.to(x.dtype)], dim=1)))
+        return residual.to(image.dtype) + image
+
+
+class Discriminator(nn.Module):
+    """Tells patches of real images from made ones; no sigmoid. Any size of at least 8 voxels a side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        inputs = (1, *DISCRIMINATOR_FEATURES[:-1])
+        pairs = zip(inputs, DISCRIMINATOR_FEATURES, strict=True)
+        self.convs = nn.ModuleList(nn.Conv3d(a, b, 4, 2, bias=False) for a, b in pairs)
+        self.norms = nn.ModuleList(DeviationNorm(features) for features in DISCRIMINATOR_FEATURES[1:])
+        self.head = nn.Conv3d(DISCRIMINATOR_FEATURES[-1], 1, 3, padding=1)
+        _glorot(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map an image (N, 1, X, Y, Z), background 0, to scores (N, 1, about X/8, Y/8, Z/8)."""
+        x = F.pad(image, (1,) * 6, value=BACKGROUND)
+        x = F.leaky_relu(self.convs[0](x), _SLOPE)
+        for conv, norm in zip(self.convs[1:], self.norms, strict=True):
+            x = F.leaky_relu(norm(conv(_same_padded(x))), _SLOPE)
+        return self.head(x).to(image.dtype)
+
+
+class PredictorBlock(nn.Module):
+    """Two convolutions, batch normalisation between the second and its ReLU, max pooling."""
+
+    def __init__(self, in_channels: int, features: int, padding: int) -> None:
+        super().__init__()
+        self.conv_0 = nn.Conv3d(in_channels, features, 3, padding=padding, bias=False)
+        self.conv_1 = nn.Conv3d(features, features, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm3d(features, eps=BN_EPSILON, momentum=BN_MOMENTUM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, X, Y, Z) to (N, features, X/2, Y/2, Z/2), rounded down."""
+        return F.max_pool3d(F.relu(self.norm(self.conv_1(F.relu(self.conv_0(x))))), 2)
+
+
+class Predictor(nn.Module):
+    """Predicts one number from an image: an age in years, or the logit of a diagnosis.
+
+    ``flat`` is the number of features that enter the dense layer; it fixes the size of the images.
+    """
+
+    def __init__(self, flat: int) -> None:
+        super().__init__()
+        self.flat = flat
+        inputs = (1, *PREDICTOR_FEATURES[:-1])
+        pairs = enumerate(zip(inputs, PREDICTOR_FEATURES, strict=True))
+        self.blocks = nn.ModuleList(PredictorBlock(a, b, 0 if number == 0 else 1) for number, (a, b) in pairs)
+        self.dense = nn.Linear(flat, 1)
+        _glorot(self)
+
+    @classmethod
+    def for_shape(cls, shape: Sequence[int]) -> Predictor:
+        """Make a predictor for images of ``shape`` (X, Y, Z); InputError when a side is shorter than 32 voxels."""
+        return cls(cls.flat_size(shape))
+
+    @staticmethod
+    def flat_size(shape: Sequence[int]) -> int:
+        """Return the number of features that images of ``shape`` (X, Y, Z) give."""
+        size = PREDICTOR_FEATURES[-1]
+        for side in shape:
+            size *= side // 2 ** len(PREDICTOR_FEATURES)
+        if not size:
+            raise InputError(f"images of {tuple(shape)} voxels are too small to predict from", "use 32 voxels or more")
+        return size
+
+    def features(self, image: Tensor) -> Tensor:
+        """Return what enters the dense layer before it is flattened, (N, 128, X/32, Y/32, Z/32)."""
+        x = F.pad(image, (1,) * 6, value=BACKGROUND)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map an image (N, 1, X, Y, Z), background -1, to predictions (N,)."""
+        if self.flat_size(image.shape[2:]) != self.flat:
+            sides = "x".join(str(side) for side in image.shape[2:])
+            hint = "give an image of the size that the model was trained on"
+            raise InputError(f"an image of {sides} voxels does not fit this prediction model", hint)
+        # Published weights count the flattened features with the channel as the fastest axis.
+        flat = self.features(image).permute(0, 2, 3, 4, 1).flatten(1)
+        return self.dense(flat).to(image.dtype)[:, 0]
+
+
+def build_network(state: Mapping[str, Tensor]) -> Generator | Discriminator | Predictor:
+    """Build the network whose state dict this is, in evaluation mode; WeightsError when tensors do not fit."""
+    network: Generator | Discriminator | Predictor
+    if "dense.weight" in state:
+        network = Predictor(state["dense.weight"].shape[1])
+    elif "convs.0.weight" in state:
+        network = Discriminator()
+    else:
+        network = Generator(GeneratorSpec.from_state(state))
+    try:
+        network.load_state_dict(dict(state), strict=True)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip() if str(error) else ""
+        raise WeightsError(f"the weights do not fit the network: {detail}") from error
+    return network.eval().requires_grad_(False)
+
+
+def _same_padded(x: Tensor, kernel: int = 4, stride: int = 2) -> Tensor:
+    """Pad with zeros as TensorFlow's "same" does: the smaller half before."""
+    margins: list[int] = []
+    for side in reversed(x.shape[2:]):
+        total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        margins += [total // 2, total - total // 2]
+    return F.pad(x, margins)
+
+
+def _glorot(network: nn.Module) -> None:
+    """Draw Glorot-uniform kernels and zero biases, the published initialisation."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
