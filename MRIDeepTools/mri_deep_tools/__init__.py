@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["__version__", "errors", "geometry", "models", "synthsegment", "volume"]
+__all__ = ["__version__", "errors", "geometry", "models", "superresolve", "synthsegment", "volume"]
 
 if TYPE_CHECKING:
-    from . import errors, geometry, models, synthsegment, volume
+    from . import errors, geometry, models, superresolve, synthsegment, volume
 
 
 def __getattr__(name: str) -> Any:

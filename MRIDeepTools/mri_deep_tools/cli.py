@@ -34,6 +34,7 @@ PROGRAM = "mri-deep-tools"
 # Name and one line of help; the module of the same name in `commands` does the work. Only what exists is listed.
 COMMANDS = {
     "segment": "label the structures of the brain in scans of any contrast and resolution",
+    "superresolve": "turn a thick-slice T2w scan into a 1 mm isotropic one with the help of a T1w scan",
     "simulate": "make synthetic data with known truth from label maps",
     "train": "train networks from a configuration file, without a screen",
     "evaluate": "compare segmentations with the truth, choose a checkpoint, estimate intensity priors",

@@ -102,7 +102,11 @@ def model_path(name: str, file: str | None = None) -> Path:
     if any(one.sources and one.has_checksum for one in model.files):
         ways.append(f"'mri-deep-tools models download {name}'")
     ways.append(f"'mri-deep-tools models import FOLDER' with a folder that holds {wanted.name}")
-    hint = f"run {' or '.join(ways)} (FreeSurfer 7.4 or newer has the published files in its folder models)"
+    hint = f"run {' or '.join(ways)}"
+    if name.startswith("synthseg"):
+        hint += " (FreeSurfer 7.4 or newer has the published files in its folder models)"
+    elif len(ways) == 1 and model.pages:
+        hint += f"; its page is {model.pages[0]}"
     if against is not None:
         place = "FreeSurfer's models folder" if against.where == "freesurfer" else "the model cache"
         raise WeightsError(f"{wanted.name} in {place} is not to be trusted: {against.detail}", hint)

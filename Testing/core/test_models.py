@@ -132,9 +132,9 @@ def test_annex_addresses_agree_with_size_and_checksum(clean):
 
 def test_every_model_says_what_it_needs(clean):
     for model in models.list_models():
-        assert model.task in {"segment", "parcellate", "quality"}
+        assert model.task in {"segment", "parcellate", "quality", "superresolve"}
         assert {"contrast", "spacing", "dims"} <= set(model.input_needs) and model.description
-        assert model.bundled or model.files[0].has_checksum
+        assert model.bundled or model.files[0].has_checksum or not model.files[0].sources
     assert [model.name for model in models.list_models("parcellate")] == ["synthseg-parc-2.0"]
     assert models.list_models("cooking") == []
     lite = models.get_model("synthseg-lite")

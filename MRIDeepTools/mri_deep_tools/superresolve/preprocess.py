@@ -90,6 +90,6 @@ def without_background(data: np.ndarray) -> tuple[np.ndarray, float]:
     border = np.concatenate(faces)
     values, counts = np.unique(border, return_counts=True)
     value = float(values[counts.argmax()])
-    if value == 0 or counts.max() < _BORDER_SHARE * border.size:
+    if value == 0 or counts.max() < _BORDER_SHARE * border.size or (data == value).all():
         return data, 0.0
     return data.astype(np.float64) - value, value
