@@ -35,9 +35,9 @@ PROGRAM = "mri-deep-tools"
 COMMANDS = {
     "segment": "label the structures of the brain in scans of any contrast and resolution",
     "superresolve": "turn a thick-slice T2w scan into a 1 mm isotropic one with the help of a T1w scan",
-    "simulate": "make synthetic data with known truth from label maps",
+    "simulate": "make synthetic data with known truth: scans from label maps, thick slices from isotropic scans",
     "train": "train networks from a configuration file, without a screen",
-    "evaluate": "compare segmentations with the truth, choose a checkpoint, estimate intensity priors",
+    "evaluate": "compare segmentations or scans with the truth, choose a checkpoint, estimate intensity priors",
     "demo": "segment sample scans with the bundled model and write a report",
     "models": "list, download, verify, import and remove the networks' weights",
     "info": "tell versions, devices, memory and models, for a report of a problem",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, RequestError
 from ..progress import Progress
+from . import similarity
 from .options import add_common_options, positive
 from .outputs import check_outputs
 
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     for action in (scores, choice, priors):
         add_common_options(action)
+    similarity.add_action(actions)
 
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
@@ -70,7 +72,8 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     MRIDeepToolsError : as the functions of :mod:`mri_deep_tools.synthsegment.evaluate` say.
 
     """
-    {"segmentation": _segmentation, "checkpoints": _checkpoints, "priors": _priors}[args.action](args, progress)
+    actions = {"segmentation": _segmentation, "checkpoints": _checkpoints, "priors": _priors}
+    {**actions, "similarity": similarity.run}[args.action](args, progress)
 
 
 def _segmentation(args: argparse.Namespace, progress: Progress) -> None:
