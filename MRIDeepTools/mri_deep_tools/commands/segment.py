@@ -6,11 +6,13 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
 from ..progress import Progress
 from .options import add_common_options
+from .segment_generic import TruthTable, add_generic_options, check_alone, make_segmenter, told_options
 
 __all__ = ["add_arguments", "prepare", "run"]
 
@@ -27,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--o", dest="output_flag", metavar="OUTPUT", help="the same as OUTPUT; replaces what exists, as FreeSurfer does"
     )
     _add_model_options(parser.add_argument_group("model"))
+    add_generic_options(parser.add_argument_group("a model of your own, with its own labels"))
     _add_output_options(parser.add_argument_group("outputs"))
     add_common_options(parser)
 
@@ -48,12 +51,15 @@ def _add_model_options(group: Any) -> None:
         "--crop",
         type=_crop,
         metavar="N [N N]",
-        help="work on the centre of the scan only; sizes in voxels of 1 mm, rounded up to multiples of 32",
+        help="work on the centre of the scan only; sizes in voxels of 1 mm (with --labels: of the network's grid), "
+        "rounded up to multiples of 32 (to what the network needs)",
     )
 
 
 def _add_output_options(group: Any) -> None:
-    group.add_argument("--grid", choices=("native", "1mm"), help="of the labels (default: the scan's own)")
+    group.add_argument(
+        "--grid", choices=("native", "1mm"), help="of the labels: the scan's own (default) or the network's"
+    )
     group.add_argument(
         "--keepgeom", dest="grid", action="store_const", const="native", help="the same as --grid native"
     )
@@ -94,25 +100,40 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     MRIDeepToolsError : for one scan its own error; for several, at the end, which of them failed.
 
     """
+    from ..synthsegment.generic import GenericSegmenter
     from ..synthsegment.predict import Segmenter
     from .segment_jobs import plan_jobs
     from .segment_run import Batch
 
     scan, output, freesurfer = _ends(args)
+    check_alone(args)
+    say = None if args.quiet or args.progress == "json" else _say
     outputs = {"labels": output} | {name: getattr(args, name) for name in OUTPUTS}
     plan = plan_jobs(scan, outputs, progress.warn)
-    segmenter = Segmenter(**_engine_options(args))
+    own = args.labels is not None
+    segmenter = make_segmenter(args, plan, _engine_options(args)) if own else Segmenter(**_engine_options(args))
+    truth = None
+    if args.truth is not None:
+        truth = TruthTable(args.truth, scan, plan, compatible=args.compatible, progress=progress)
     batch = Batch(
         plan,
         segmenter,
         progress,
-        options=_told_options(args),
+        options=_told_options(args) | (told_options(args) if own else {}),
         compatible=args.compatible,
         hide_names=args.hide_names,
-        say=None if args.quiet or args.progress == "json" else _say,
+        say=say,
+        more_inputs=[Path(path) for path in args.channel],
     )
     batch.check(overwrite=args.overwrite or freesurfer)
+    if truth is not None:
+        truth.check(overwrite=args.overwrite or freesurfer)
     batch.run()
+    if truth is not None and isinstance(segmenter, GenericSegmenter):
+        mean = truth.write(segmenter.table)
+        progress.result(outputs=[str(path) for path in truth.outputs], mean_dice=mean)
+        if say:
+            say(f"mean Dice against the truth: {mean:.4f}")
 
 
 def _ends(args: argparse.Namespace) -> tuple[str, str, bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,17 @@ from .segment_jobs import Job, Plan
 from .segment_tables import dseg_table_path, scores_row, subject_name, volumes_row, write_csv, write_label_table
 
 if TYPE_CHECKING:
+    from ..synthsegment.generic import GenericSegmenter
     from ..synthsegment.predict import SegmentationResult, Segmenter
 
 __all__ = ["Batch"]
+
+OWN_METHOD = (
+    "The scan was segmented by a network that the user trained, with its own list of labels; how its result was "
+    "cleaned up is in the options of the record. Volumes are sums of the network's probabilities, not counts of "
+    "labelled voxels."
+)
+"""What the report says of the method for a model of the user's own."""
 
 
 class Batch:
@@ -34,13 +42,14 @@ class Batch:
     hide_names : leave file names out of the records.
     say : prints one line per scan; None for silence.
     on_result : is given the result of each scan when its files are in place.
+    more_inputs : files that are read beside the scans (further channels of the one scan).
 
     """
 
     def __init__(
         self,
         plan: Plan,
-        segmenter: Segmenter,
+        segmenter: Segmenter | GenericSegmenter,
         progress: Progress,
         *,
         options: dict[str, Any],
@@ -48,10 +57,12 @@ class Batch:
         hide_names: bool = False,
         say: Callable[[str], None] | None = None,
         on_result: Callable[[SegmentationResult], None] | None = None,
+        more_inputs: Sequence[Path] = (),
     ) -> None:
         self.plan, self.segmenter, self.progress = plan, segmenter, progress
         self.options, self.compatible, self.hide_names = options, compatible, hide_names
         self.say, self.on_result = say, on_result
+        self.more_inputs = tuple(more_inputs)
         self.done = 0
         self.failed: list[str] = []
         self._rows: dict[Path, list[dict[str, str]]] = defaultdict(list)
@@ -61,7 +72,8 @@ class Batch:
         outputs = [path for job in self.plan.jobs for path in _own_files(job)]
         tables = [path for job in self.plan.jobs for path in job.tables()]
         shared = list(dict.fromkeys(tables)) if self.plan.shared_tables else tables
-        check_outputs([*outputs, *shared], [job.scan for job in self.plan.jobs], overwrite=overwrite)
+        inputs = [*(job.scan for job in self.plan.jobs), *self.more_inputs]
+        check_outputs([*outputs, *shared], inputs, overwrite=overwrite)
 
     def run(self) -> None:
         """Segment all scans; one that fails does not stop the others.
@@ -144,7 +156,8 @@ class Batch:
             write_csv(files.path(job.qc), rows, **form)
         table = dseg_table_path(job.labels)
         if table is not None:
-            write_label_table(files.path(table), _label_codes(result, parcels=bool(self.options["parcellation"])))
+            codes = _label_codes(result, parcels=bool(self.options["parcellation"]))
+            write_label_table(files.path(table), codes, names=result.names, sides=result.sides)
 
     def _write_records(self, job: Job, result: SegmentationResult, files: OutputSet, made: dict[Path, Path]) -> None:
         """Write the sidecar beside the labels, and the report when it was asked for."""
@@ -153,7 +166,7 @@ class Batch:
         notes = [self.segmenter.weights.note] if self.segmenter.weights.note else []
         record = make_record(
             "segment",
-            [job.scan],
+            [job.scan, *self.more_inputs],
             [model_use(result.model, path) for path in result.weights.values()],
             device=result.device,
             options=self.options,
@@ -171,12 +184,18 @@ class Batch:
                 entry["Name"] = path.name
         write_sidecar(files.path(sidecar_path(job.labels)), record)
         if job.report is not None:
-            from ..synthsegment.report import write_segmentation_report
+            from ..synthsegment.report import METHOD, write_segmentation_report
             from ..volume import read_volume
 
             scan = read_volume(job.scan, on_warning=lambda message: None)
             write_segmentation_report(
-                files.path(job.report), scan, result.labels, result.volumes_mm3, scores=result.qc, record=record
+                files.path(job.report),
+                scan,
+                result.labels,
+                result.volumes_mm3,
+                scores=result.qc,
+                record=record,
+                method=METHOD if result.names is None else OWN_METHOD,
             )
 
 

@@ -57,11 +57,27 @@ def dseg_table_path(labels: Path) -> Path | None:
     return labels.with_name(f"{stem}.tsv") if stem.endswith("_dseg") else None
 
 
-def write_label_table(path: Path, codes: Iterable[int]) -> None:
-    """Write the label table of BIDS: code, name, colour, and the terminology code of each structure."""
+def write_label_table(
+    path: Path,
+    codes: Iterable[int],
+    *,
+    names: Sequence[str] | None = None,
+    sides: Sequence[str] | None = None,
+) -> None:
+    """Write the label table of BIDS: code, name, colour, and the terminology code of each structure.
+
+    With ``names`` (and ``sides``), one per code, the codes are those of another list; they have no terminology.
+    """
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(("index", "name", "color", "side", "coding_scheme", "concept_code", "concept_meaning"))
+        if names is not None:
+            from ..overlay import label_colour
+
+            for index, (code, name) in enumerate(zip(codes, names, strict=True)):
+                colour = "#{:02x}{:02x}{:02x}".format(*label_colour(code))
+                writer.writerow((code, name, colour, sides[index] if sides else "n/a", "n/a", "n/a", "n/a"))
+            return
         for item in (LABELS[code] for code in codes):
             colour = "#{:02x}{:02x}{:02x}".format(*item.colour)
             concept = (item.coding_scheme, item.concept_code, item.concept_meaning)

@@ -7,12 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .evaluate import evaluate_folders, evaluate_pair
+    from .generic import GenericOptions, GenericSegmenter
     from .predict import SegmentationResult, Segmenter, segment
     from .simulate import simulate_scan
 
-__all__ = ["SegmentationResult", "Segmenter", "evaluate_folders", "evaluate_pair", "segment", "simulate_scan"]
+__all__ = [
+    "GenericOptions",
+    "GenericSegmenter",
+    "SegmentationResult",
+    "Segmenter",
+    "evaluate_folders",
+    "evaluate_pair",
+    "segment",
+    "simulate_scan",
+]
 
 _HOMES = {
+    "GenericOptions": "generic",
+    "GenericSegmenter": "generic",
     "SegmentationResult": "predict",
     "Segmenter": "predict",
     "segment": "predict",

@@ -120,6 +120,7 @@ class PublishedBackend(TiledBackend):
     ) -> None:
         super().__init__(codes, network.spec.width, device, dtype)
         self._network = network
+        self._mirror: Sequence[int] | None = None  # None: as the published labels pair
         self._engines: dict[bool, UNetEngine] = {}
 
     def to(self, device: torch.device) -> None:
@@ -132,16 +133,20 @@ class PublishedBackend(TiledBackend):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Segment a prepared 1 mm image; see :class:`Backend`. Result and image share the grid.
 
+        A network of several input channels takes them as (C_in, X, Y, Z).
+
         Smoothing is linear and symmetric, so it is done once, after both passes are averaged.
         """
         report = progress or (lambda done: None)
-        out = np.empty((len(self.codes), *image.shape), dtype=np.float32)
-        tiles = self.tiles(image.shape, self._network.spec.width, len(self.codes))
+        inputs = torch.from_numpy(image if image.ndim == 4 else image[None])
+        shape = inputs.shape[1:]
+        out = np.empty((len(self.codes), *shape), dtype=np.float32)
+        tiles = self.tiles(shape, self._network.spec.width, len(self.codes))
         passes = 1 + flip
         for number in range(passes):
             collect_posteriors(
                 self._engine(mirrored=number == 1),
-                torch.from_numpy(image)[None],
+                inputs,
                 torch.from_numpy(out),
                 tiles,
                 add=number == 1,
@@ -159,7 +164,7 @@ class PublishedBackend(TiledBackend):
 
     def _engine(self, *, mirrored: bool) -> UNetEngine:
         if mirrored not in self._engines:
-            order = left_right_permutation(self.codes) if mirrored else None
+            order = (self._mirror or left_right_permutation(self.codes)) if mirrored else None
             self._engines[mirrored] = UNetEngine(self._network, self._device, self._dtype, mirror=order)
         return self._engines[mirrored]
 

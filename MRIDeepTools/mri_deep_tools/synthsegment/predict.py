@@ -48,6 +48,7 @@ class SegmentationResult:
     model, weights : name of the model, and the files of its parts.
     device, threads, precision : what it ran on.
     warnings : what a person should know.
+    names, sides : of the channels, where a model brought a label list of its own, else None.
 
     """
 
@@ -65,6 +66,8 @@ class SegmentationResult:
     threads: int
     precision: str
     warnings: tuple[str, ...] = field(default_factory=tuple)
+    names: tuple[str, ...] | None = None
+    sides: tuple[str, ...] | None = None
 
 
 class Segmenter:

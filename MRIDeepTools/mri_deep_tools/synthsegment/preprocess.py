@@ -99,7 +99,7 @@ def round_up(size: int, multiple: int = MULTIPLE) -> int:
 def prepare(
     volume: Volume,
     *,
-    spacing: float = 1.0,
+    spacing: float | None = 1.0,
     crop: Sequence[int] | None = None,
     ct: bool = False,
     min_size: int | Sequence[int] = MIN_SIZE,
@@ -111,7 +111,7 @@ def prepare(
     Parameters
     ----------
     volume : (X, Y, Z), any axis order and voxel size, numbers of any type.
-    spacing : voxel size of the network's grid, mm.
+    spacing : voxel size of the network's grid, mm; None leaves every scan on its own grid.
     crop : sides of a centred crop in voxels of that grid, RAS order, each rounded up to ``multiple``.
     ct : clip intensities to 0..80 Hounsfield units.
     min_size : least side of the padded input; with ``crop`` the crop's sides take its place.
@@ -127,8 +127,9 @@ def prepare(
         raise InputError(f"{volume.source.name or 'the image'} has {volume.data.ndim} axes, not 3", "give one volume")
     header = volume.source.header_spacing if compatible else None
     sizes = np.asarray(header if header is not None else volume.spacing, dtype=np.float64)
-    resampled = bool(np.any(np.abs(sizes - spacing) > SPACING_TOLERANCE))
-    working = resample_to_spacing(volume, spacing) if resampled else volume
+    target = sizes if spacing is None else np.full(3, float(spacing))
+    resampled = bool(np.any(np.abs(sizes - target) > SPACING_TOLERANCE))
+    working = resample_to_spacing(volume, float(target[0])) if resampled else volume
     reorient = Reorient.to_ras(working)
     oriented = reorient.apply(working)
     full_shape = _corner(oriented.data.shape)
@@ -142,7 +143,7 @@ def prepare(
     affine = oriented.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ (np.asarray(start) - np.asarray(low))
     if resampled:
-        voxel_volume, working = spacing**3, working.with_data(working.data.astype(np.float32))
+        voxel_volume, working = float(target[0]) ** 3, working.with_data(working.data.astype(np.float32))
     else:
         voxel_volume = float(np.prod(sizes)) if compatible else volume.voxel_volume_mm3
     return Prepared(image, affine, working, reorient, full_shape, box, (low, high), voxel_volume, resampled)
