@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     synthseg.add_argument("--export", type=Path, metavar="FOLDER", help="write the compact network's model folder here")
     add_config_options(synthseg)
     add_common_options(synthseg)
+    baby = systems.add_parser("baby-ai", help="super-resolution of thick-slice T2w scans with a T1w guide")
+    baby.add_argument("--output", metavar="FOLDER", help="folder of the run (the key run.output)")
+    baby.set_defaults(export=None)
+    add_config_options(baby)
+    add_common_options(baby)
 
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
@@ -47,8 +52,8 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     from ..config import render_config
 
     content = wanted(args)
-    lite = content.get("network") == "lite"
-    config = configured(_base(content, lite), content, args)
+    lite = args.system == "synthseg" and content.get("network") == "lite"
+    config = configured(_base(args.system, content, lite), content, args)
     _apply_common_options(args, config.run)
     if args.print_config:
         sys.stdout.write(render_config(config))
@@ -56,7 +61,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     if args.export is not None and not lite:
         raise RequestError("--export is for the compact network", "the published ones write weights/ into the run")
     with progress.stage("train"):
-        last = _train(config, lite, progress)
+        last = _train(args.system, config, lite, progress)
     written = [last]
     if args.export is not None:
         from ..synthsegment.lite_export import export_run
@@ -67,8 +72,12 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     progress.result(outputs=[str(path) for path in written])
 
 
-def _base(content: dict[str, Any], lite: bool) -> Any:
+def _base(system: str, content: dict[str, Any], lite: bool) -> Any:
     """Return the published defaults of what is to be trained."""
+    if system == "baby-ai":
+        from ..superresolve.train import TrainingConfig
+
+        return TrainingConfig()
     if lite:
         from ..synthsegment.train_lite import LiteTrainingConfig
 
@@ -81,7 +90,11 @@ def _base(content: dict[str, Any], lite: bool) -> Any:
     return default_config(task)
 
 
-def _train(config: Any, lite: bool, progress: Progress) -> Path:
+def _train(system: str, config: Any, lite: bool, progress: Progress) -> Path:
+    if system == "baby-ai":
+        from ..superresolve import train as superresolve_train
+
+        return superresolve_train.train(config, progress)
     if lite:
         from ..synthsegment.train_lite import train_lite
 
