@@ -185,6 +185,8 @@ def test_pictures_of_a_labelled_brain(host, case, folder, tmp_path):
         name = folder / "slice.png" if orientation == "Axial" else tmp_path / f"{orientation}.png"
         views.append(host.slice_view(name, orientation=orientation, offset=offset, **options))
         assert colours(name) >= 4, f"{orientation}: no coloured brain"
+    for code in (41, 42):  # the right hemisphere is opened, to show what lies inside
+        segmentation.GetDisplayNode().SetSegmentVisibility3D(f"Label_{code}", False)
     views.append(host.view_3d(folder / "surfaces.png", segmentation, size=(VIEW + 60, VIEW + 60)))
     assert colours(views[-1]) >= 2
     compose(panel, views, folder / "segmentation.png")
