@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from .i18n import _
 
-__all__ = ["JobOutcome", "judge"]
+__all__ = ["JobOutcome", "for_the_panel", "judge"]
 
 DONE, FAILED, CANCELLED, CRASHED = "done", "failed", "cancelled", "crashed"
 
@@ -22,6 +22,12 @@ _MEMORY_WORDS = re.compile(
 _LIBRARY_WORDS = re.compile(r"DLL load failed|cannot open shared object|symbol not found|undefined symbol|GLIBC")
 _NO_CORE_WORDS = re.compile(r"No module named '?(mri_deep_tools|torch)\b")
 _OWN_ERROR = re.compile(r"^mri-deep-tools: error: ")
+_DOWNLOAD_COMMAND = re.compile(r"(?:with|run) '?mri-deep-tools models download [\w.-]+'?")
+
+
+def for_the_panel(sentence: str) -> str:
+    """Return a sentence of the core with the button to press in place of the command to type."""
+    return _DOWNLOAD_COMMAND.sub(_("with Download in the module MRI Deep Tools"), sentence)
 
 
 @dataclass

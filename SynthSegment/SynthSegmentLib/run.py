@@ -12,6 +12,7 @@ import slicer
 from MRIDeepToolsLib import nodes, settings
 from MRIDeepToolsLib.errors import GlueError
 from MRIDeepToolsLib.jobs import CoreJob
+from MRIDeepToolsLib.outcomes import for_the_panel
 from slicer.i18n import tr as _
 
 __all__ = ["RunFailedError", "SegmentOptions", "SegmentOutputs", "SegmentRun", "needed_models"]
@@ -271,7 +272,7 @@ class SegmentRun:
 
     def _take_in(self, outcome: Any) -> None:
         reference = self._guard.node("input")
-        outputs = SegmentOutputs(warnings=list(outcome.warnings), seconds=outcome.seconds)
+        outputs = SegmentOutputs(warnings=[for_the_panel(text) for text in outcome.warnings], seconds=outcome.seconds)
         outputs.model = str(outcome.results[-1].get("model", "")) if outcome.results else ""
         outputs.device = str(outcome.device.get("device", ""))
         if self.all_time_points:

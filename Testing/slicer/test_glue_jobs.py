@@ -439,3 +439,13 @@ def test_results_are_dropped_safely(host, jobs, close):
     before = slicer.mrmlScene.GetNumberOfNodes()
     assert job.wait(20).ok and len(told) == 1 and "dropped" in told[0]
     assert slicer.mrmlScene.GetNumberOfNodes() == before
+
+
+def test_a_command_to_type_becomes_a_button_to_press(host):
+    from MRIDeepToolsLib.outcomes import for_the_panel
+
+    told = "a is used, because b is not installed; get the published one with 'mri-deep-tools models download b-2.0'"
+    assert for_the_panel(told) == (
+        "a is used, because b is not installed; get the published one with Download in the module MRI Deep Tools"
+    )
+    assert for_the_panel("no brain was found") == "no brain was found"

@@ -148,7 +148,7 @@ def _model_name(options: SegmentOptions) -> tuple[str, str]:
     free = options.model is None and options.version is None and options.weights is None and not options.is_robust
     if free and model_status(DEFAULT_MODEL) == "absent" and model_status(LITE_MODEL) != "absent":
         note = (
-            f"{DEFAULT_MODEL} is not installed, so the small bundled model {LITE_MODEL} is used; "
+            f"the small bundled model {LITE_MODEL} is used, because {DEFAULT_MODEL} is not installed; "
             f"get the published one with 'mri-deep-tools models download {DEFAULT_MODEL}'"
         )
         return LITE_MODEL, note
