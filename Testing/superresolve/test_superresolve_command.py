@@ -54,7 +54,7 @@ def test_all_outputs_in_a_process_of_its_own(tmp_path, words):
     assert record["Alignment"]["Registered"] == "given"
     assert [item["Name"] for item in record["Inputs"]] == ["t2w_aniso.nii.gz", "t1w.nii.gz"]
     assert str(tmp_path) not in json.dumps(record)
-    page = (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "This image is synthetic" in page
     assert page.count("data:image/png") == 2
     events = [json.loads(line[len(EVENT_TOKEN) :]) for line in done.stdout.splitlines()]

@@ -167,7 +167,8 @@ def make_module(config: TrainingConfig, source: PatchSource, held: PatchSource |
 
         def validation_step(self, numbers: list[int], index: int) -> None:
             """Add up the loss of a batch."""
-            assert held is not None
+            if held is None:
+                return
             loss = self.loss(*self.batch(held, [int(number) for number in numbers]))
             self._total += torch.tensor([float(loss) * len(numbers), len(numbers)], dtype=torch.float64)
 
