@@ -244,3 +244,11 @@ def test_gzipped_and_old_files(tmp_path, weights_file):
     old = tmp_path / "old.pth"
     torch.save(read_upstream(path), old, _use_new_zipfile_serialization=False)
     assert load_network(old).spec == load_network(path).spec
+
+
+def test_half_precision_stays_close(golden, channels, weights_file):
+    expected = golden("infer_shallow.npz")
+    engine = PatchEngine(load_network(weights_file("shallow")), "cpu", torch.bfloat16)
+    found = engine(cubes_of(channels, expected["patch_indices"]))
+    assert found.dtype == np.float32
+    assert 1e-5 < np.abs(found - expected["patch_outputs"]).mean() < 0.02

@@ -204,10 +204,15 @@ def _record(
     record["Alignment"] = {
         "T2wToT1wRasMm": [[round(float(value), 6) for value in row] for row in result.t2_to_t1],
         "Registered": "given" if args.registered else "rigid, by this program",
+        "RotationDegrees": round(_rotation_degrees(result.t2_to_t1), 3),
         "HeadOverlap": round(result.overlap, 4),
         "MutualInformation": round(result.mutual_information, 4),
     }
     return record
+
+
+def _rotation_degrees(matrix: Any) -> float:
+    return math.degrees(math.acos(min(max((float(matrix[:3, :3].trace()) - 1) / 2, -1.0), 1.0)))
 
 
 def _finite(value: Any) -> Any:
