@@ -144,6 +144,11 @@ sys.exit(cli.main(["models", "list", *sys.argv[1:]]))
 """
 
 
+def hear_hangups() -> None:
+    """Undo what nohup did to this process, lest the tests depend on how they were started."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def child(body: str, *words: str, **environment: str) -> subprocess.Popen[str]:
     """Start the program with another body in place of `models list`, to see how any ending is told."""
     return subprocess.Popen(
@@ -152,6 +157,7 @@ def child(body: str, *words: str, **environment: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
+        preexec_fn=None if sys.platform == "win32" else hear_hangups,
     )
 
 
