@@ -19,6 +19,7 @@ from pathlib import Path
 __all__ = ["watch_for_cancel"]
 
 INTERVAL_S = 0.2
+AGAIN_S = 5.0
 
 
 @contextmanager
@@ -33,9 +34,10 @@ def watch_for_cancel() -> Iterator[None]:
     def watch() -> None:
         while not ended.wait(INTERVAL_S):
             if any(condition() for condition in asked):
-                # SIGTERM, since a command that was started in the background may have to ignore SIGINT.
+                # SIGTERM, since a command that was started in the background may have to ignore SIGINT. Again after a
+                # while, since Python drops an exception that a signal raises inside a finaliser.
                 _thread.interrupt_main(signal.SIGTERM)
-                return
+                ended.wait(AGAIN_S)
 
     thread = threading.Thread(target=watch, name="watch-for-cancel", daemon=True)
     thread.start()
