@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -79,8 +80,37 @@ class SpatialNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise (N, C, x, y, z)."""
-        variance, mean = torch.var_mean(x, dim=(2, 3, 4), keepdim=True, correction=0)
-        return (x - mean) * torch.rsqrt(variance + EPSILON) * self.weight + self.bias
+        mean, variance = _sequential_moments(x) if _is_plain(x) else _moments(x)
+        scale = torch.rsqrt(variance + EPSILON) * self.weight
+        return x * scale + (self.bias - mean * scale)
+
+
+def _is_plain(x: torch.Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not (torch.is_grad_enabled() and x.requires_grad)
+
+
+def _moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    variance, mean = torch.var_mean(x, dim=(2, 3, 4), keepdim=True, correction=0)
+    return mean, variance
+
+
+def _sequential_moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = (*x.shape[:2], 1, 1, 1)
+    mean, variance = sequential_moments(x.permute(2, 3, 4, 0, 1).reshape(-1, x.shape[0] * x.shape[1]))
+    return mean.view(shape), variance.view(shape)
+
+
+def sequential_moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and variance of columns (voxel, column), float32, summed row after row as the original sums them.
+
+    In a patch that is mostly background a thousand equal numbers are added, whose rounding errors do not cancel. They
+    move the original's output by up to 7e-5 of its range against exact sums; in the same order they are the same.
+    """
+    values = np.ascontiguousarray(rows.detach().numpy())  # NumPy adds along the first axis one row at a time
+    count = np.float32(len(values))
+    mean = np.add.reduce(values, axis=0) / count
+    variance = np.add.reduce(np.square(values - mean), axis=0) / count
+    return torch.from_numpy(mean), torch.from_numpy(variance)
 
 
 class KerasBatchNorm(nn.Module):

@@ -1,0 +1,402 @@
+"""Running a network on patches at low cost: the measured directions are encoded once, all targets decoded in batches.
+
+What the decoder computes from the state alone is computed once per patch, a direction enters as a bias, and batch
+normalisation is folded into the layer behind it wherever that is exact. The 1D decoder runs on single voxels, and on
+those alone that are wanted. On a CPU the 3D decoder convolves in the frequency domain (:mod:`.spectral`) where the
+work and the memory allow. Results differ from the plain network by rounding only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from ..errors import OutOfMemoryError
+from ..inference import available_memory, format_bytes
+from .network import EPSILON, RCNN, STATE_CHANNELS, ConvUnit, KerasBatchNorm, lstm_step, sequential_moments
+from .spectral import SpectralConv, Workspace, spectra_bytes
+
+__all__ = ["MemoryPlan", "PatchEngine", "plan_memory"]
+
+_ROWS = 1024  # voxels at a time, so that a layer's input and output stay in the cache
+_BATCH = 40  # pairs of patch and target that the frequency domain needs to be worth its transforms
+_DIRECT_BATCH = 8
+_GPU_BATCH = 64
+_SPECTRAL_PAIRS = 60  # fewer pairs than this are done sooner than the spectra of the kernels
+_PAIR_FLOATS = 1000 * 1600  # largest arrays of the plain decoder, per pair
+_SPECTRAL_PAIR_FLOATS = 1000 * (227 + 635 + 403 + 2 * 176) + 1452 * 635 + 1320 * 635 + 2904 * 392
+_ENCODER_FLOATS = 1000 * 2400  # per volume of a patch
+
+Tick = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a network is run: ``spectral`` or not, how many (patch, target) pairs and context volumes at a time."""
+
+    spectral: bool
+    pairs: int
+    volumes: int
+    bytes_needed: int
+
+
+def plan_memory(network: RCNN, device: torch.device, pairs: int, limit: int | None = None) -> MemoryPlan:
+    """Return how to run a network within a limit.
+
+    Parameters
+    ----------
+    network :
+        The network; its patch size and dimension count.
+    device :
+        Where it runs.
+    pairs :
+        Number of (patch, target) pairs in all.
+    limit :
+        Bytes that the work may take beside the images; None: 80 % of what is free.
+
+    Raises
+    ------
+    OutOfMemoryError : not even one pair at a time fits.
+
+    """
+    room = int(0.8 * available_memory(device)) if limit is None else limit
+    scale = (network.patch / 10) ** 3
+    per_pair, per_volume = int(4 * _PAIR_FLOATS * scale), int(4 * _ENCODER_FLOATS * scale)
+    if min(room // per_pair, room // per_volume) < 1:
+        needed = format_bytes(max(per_pair, per_volume))
+        raise OutOfMemoryError(
+            f"the network needs {needed} but {format_bytes(room)} may be used", "allow more memory or close programs"
+        )
+    volumes = int(min(32, room // per_volume))
+    if network.dims == 3 and device.type == "cpu" and pairs >= _SPECTRAL_PAIRS:
+        fixed = sum(spectra_bytes(*channels, network.patch) for channels in ((227, 392), (635, 224)))
+        batch = min(_BATCH, (room - int(1.2 * fixed)) // int(4 * _SPECTRAL_PAIR_FLOATS * scale))
+        if batch >= _BATCH // 2:
+            return MemoryPlan(True, batch, volumes, int(1.2 * fixed + batch * 4 * _SPECTRAL_PAIR_FLOATS * scale))
+    batch = int(min(_GPU_BATCH if device.type == "cuda" else _DIRECT_BATCH, room // per_pair))
+    return MemoryPlan(False, batch, volumes, max(batch * per_pair, volumes * per_volume))
+
+
+class PatchEngine:
+    """A network that is ready to run on patches.
+
+    Parameters
+    ----------
+    network :
+        In evaluation mode, on its device.
+    plan :
+        See :func:`plan_memory`.
+
+    """
+
+    def __init__(self, network: RCNN, plan: MemoryPlan) -> None:
+        self.network, self.plan, self.patch = network, plan, network.patch
+        self.device = network.encoder.unit("init").weight.device
+        self._pointwise = _PointwiseDecoder(network) if network.dims == 1 else None
+        on_cpu = network.dims == 1 and self.device.type == "cpu"
+        self._row_encoder = _PointwiseEncoder(network) if on_cpu else None
+        self._spectral: _SpectralDecoder | None = None
+
+    @torch.no_grad()
+    def encode(self, patches: torch.Tensor, bvecs: torch.Tensor) -> torch.Tensor:
+        """Return the states (P, 48, x, y, z) of patches (P, q, x, y, z), all with the directions (q, 3)."""
+        step = max(1, self.plan.volumes // patches.shape[1])
+        states = []
+        for start in range(0, patches.shape[0], step):
+            part = patches[start : start + step].to(self.device)
+            if self._row_encoder is not None:
+                states.append(self._row_encoder(part, bvecs))
+                continue
+            states.append(self.network.encoder(part, bvecs.to(self.device).expand(part.shape[0], -1, -1)))
+        return torch.cat(states)
+
+    @torch.no_grad()
+    def decode(
+        self, states: torch.Tensor, bvecs: torch.Tensor, wanted: torch.Tensor | None = None, tick: Tick | None = None
+    ) -> torch.Tensor:
+        """Return volumes (P, q, x, y, z) on the CPU from states (P, 48, x, y, z) and directions (q, 3).
+
+        Parameters
+        ----------
+        states, bvecs :
+            What :meth:`encode` gave, and the wanted directions.
+        wanted :
+            (P, x, y, z) bool: voxels that are needed; what stands elsewhere is not defined. None: all.
+        tick :
+            Is told the share that is done, from 0 to 1.
+
+        """
+        if self._pointwise is not None:
+            return self._pointwise(states, bvecs.to(states), wanted, tick)
+        if self.plan.spectral:
+            if self._spectral is None:
+                self._spectral = _SpectralDecoder(self.network, self.plan.pairs)
+            return self._spectral(states, bvecs.to(states), tick)
+        return self._direct(states, bvecs.to(states), tick)
+
+    def _direct(self, states: torch.Tensor, bvecs: torch.Tensor, tick: Tick | None) -> torch.Tensor:
+        out = torch.empty((states.shape[0], bvecs.shape[0], *states.shape[2:]), dtype=torch.float32)
+        pairs = out.view(-1, *states.shape[2:])
+        for which, patch, target in _pair_batches(states.shape[0], bvecs.shape[0], self.plan.pairs):
+            pairs[which] = self.network.decoder(states[patch], bvecs[target, None])[:, 0].float().cpu()
+            if tick:
+                tick(which.stop / pairs.shape[0])
+        return out
+
+
+def _pair_batches(patches: int, targets: int, size: int) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Yield (which pairs, their patches, their targets), ``size`` pairs at a time, patch by patch."""
+    for start in range(0, patches * targets, size):
+        index = torch.arange(start, min(start + size, patches * targets))
+        yield slice(start, int(index[-1]) + 1), index // targets, index % targets
+
+
+@dataclass
+class _Dense:
+    """A unit with 1x1x1 kernel as a matrix (in, out) with bias; the normalisation behind it as scale and shift."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    @classmethod
+    def of(cls, unit: ConvUnit, before: _Dense | None = None, features: int = 0) -> _Dense:
+        """Take a unit; ``before`` is the layer whose normalisation is folded in, into the first ``features`` inputs."""
+        weight = unit.weight.detach().double().flatten(1).T.clone()
+        bias = unit.bias.detach().double().clone()
+        if before is not None:
+            bias += before.shift @ weight[:features]
+            weight[:features] *= before.scale[:, None]
+        return cls(weight, bias, *_affine(unit))
+
+    def float(self) -> _Dense:
+        """Return the same in float32, contiguous."""
+        return _Dense(*(t.float().contiguous() for t in (self.weight, self.bias, self.scale, self.shift)))
+
+
+def _affine(unit: ConvUnit) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the scale and shift, float64, that a unit's batch normalisation is at inference."""
+    if not isinstance(unit.norm, KerasBatchNorm):
+        one = torch.ones_like(unit.bias, dtype=torch.float64)
+        return one, torch.zeros_like(one)
+    state = {name: tensor.detach().double() for name, tensor in unit.norm.state_dict().items()}
+    weight, bias, mean, variance = (state[name] for name in ("weight", "bias", "running_mean", "running_var"))
+    scale = weight / torch.sqrt(variance + 1e-3)
+    return scale, bias - mean * scale
+
+
+class _PointwiseEncoder:
+    """The 1D encoder on rows (voxel, volume), one patch at a time; only its two normalisations see whole patches."""
+
+    def __init__(self, network: RCNN) -> None:
+        unit = network.encoder.unit
+        self.norms = [unit(name).norm for name in ("init", "ecv11")]
+        second = _Dense.of(unit("ecv21"))
+        third = _Dense.of(unit("ecvl1"), second, second.weight.shape[1])
+        fourth = _Dense.of(unit("ecvl2"), third, third.weight.shape[1])
+        self.layers = [
+            layer.float() for layer in (_Dense.of(unit("init")), _Dense.of(unit("ecv11")), second, third, fourth)
+        ]
+        cell = network.encoder.conv_lstm
+        weight = cell.weight.detach().double().flatten(1).T
+        self.gates = (fourth.scale[:, None] * weight).float().contiguous()
+        self.gate_bias = (cell.bias.detach().double() + fourth.shift @ weight).float()
+        self.recurrent = cell.recurrent.detach().flatten(1).T.contiguous()
+
+    def __call__(self, patches: torch.Tensor, bvecs: torch.Tensor) -> torch.Tensor:
+        """Return the states (P, 48, x, y, z) of patches (P, q, x, y, z) with the directions (q, 3)."""
+        return torch.stack([self._one(patch, bvecs) for patch in patches])
+
+    def _one(self, patch: torch.Tensor, bvecs: torch.Tensor) -> torch.Tensor:
+        count, voxels = patch.shape[0], patch[0].numel()
+        samples = torch.cat([patch.flatten(1).T[..., None], bvecs.expand(voxels, -1, -1)], dim=2).view(-1, 4)
+        x = self._normalised(self._swish(samples, 0), 0, voxels)
+        x = self._normalised(self._swish(x, 1), 1, voxels)
+        gates = torch.empty(voxels * count, self.gates.shape[1])
+        for start in range(0, voxels * count, _ROWS):
+            rows = slice(start, start + _ROWS)
+            y = torch.cat([x[rows], samples[rows]], dim=1)
+            y = torch.cat([self._swish(y, 2), samples[rows]], dim=1)
+            gates[rows] = torch.addmm(self.gate_bias, self._swish(self._swish(y, 3), 4), self.gates)
+        gates = gates.view(voxels, count, -1)
+        hidden = cell = torch.zeros(voxels, STATE_CHANNELS)
+        for step in range(count):
+            hidden, cell = lstm_step(torch.addmm(gates[:, step], hidden, self.recurrent), cell, STATE_CHANNELS)
+        return hidden.T.reshape(-1, *patch.shape[1:])
+
+    def _swish(self, x: torch.Tensor, index: int) -> torch.Tensor:
+        layer = self.layers[index]
+        return functional.silu(torch.addmm(layer.bias, x, layer.weight), inplace=True)
+
+    def _normalised(self, x: torch.Tensor, index: int, voxels: int) -> torch.Tensor:
+        """Normalise rows (voxel volume, channel) over the voxels; see :class:`.network.SpatialNorm`."""
+        norm, width = self.norms[index], x.shape[1]
+        columns = x.view(voxels, -1)
+        mean, variance = sequential_moments(columns)
+        columns.sub_(mean).mul_(torch.rsqrt(variance + EPSILON))
+        x = columns.view(voxels, -1, width)
+        weight, bias = (norm.state_dict()[name].view(voxels, 1, 1) for name in ("weight", "bias"))
+        return torch.addcmul(bias, x, weight, out=x).view(-1, width)
+
+
+class _PointwiseDecoder:
+    """The 1D decoder on rows of voxels: a chain of matrices, directions as biases."""
+
+    def __init__(self, network: RCNN) -> None:
+        names = ["dcvl1", "dcvl2", "dcv11", "dcv21", "dcv3", "dc4"]
+        layers: list[_Dense] = []
+        for name in names:
+            unit = network.decoder.unit(name)
+            before = layers[-1] if layers else None
+            layers.append(_Dense.of(unit, before, before.weight.shape[1] if before else 0))
+        self.layers = [layer.float() for layer in layers]
+        self.features = [STATE_CHANNELS, *(layer.weight.shape[1] for layer in self.layers[:-1])]
+
+    def __call__(
+        self, states: torch.Tensor, bvecs: torch.Tensor, wanted: torch.Tensor | None, tick: Tick | None
+    ) -> torch.Tensor:
+        count, targets = states.shape[0], bvecs.shape[0]
+        rows = states.permute(0, 2, 3, 4, 1).reshape(-1, STATE_CHANNELS)
+        kept = None if wanted is None else wanted.reshape(-1).nonzero()[:, 0].to(rows.device)
+        if kept is not None:
+            rows = rows[kept]
+        biases = [
+            layer.bias + bvecs @ layer.weight[inside:]
+            if layer.weight.shape[0] > inside
+            else layer.bias.expand(targets, -1)
+            for layer, inside in zip(self.layers, self.features, strict=True)
+        ]
+        out = torch.empty((rows.shape[0], targets), device=rows.device)
+        space = Workspace(rows.device)
+        size = _ROWS if rows.device.type == "cpu" else 1 << 16
+        for start in range(0, rows.shape[0], size):
+            self._chunk(rows[start : start + size], biases, out[start : start + size], space)
+            if tick:
+                tick(min(start + size, rows.shape[0]) / rows.shape[0])
+        if kept is not None:
+            out = torch.zeros((states[:, 0].numel(), targets), device=out.device).index_copy_(0, kept, out)
+        return out.view(count, *states.shape[2:], targets).movedim(-1, 1).float().cpu()
+
+    def _chunk(self, rows: torch.Tensor, biases: list[torch.Tensor], out: torch.Tensor, space: Workspace) -> None:
+        count = rows.shape[0]
+        base = rows @ self.layers[0].weight[:STATE_CHANNELS]
+        for target in range(out.shape[1]):
+            x = torch.add(base, biases[0][target], out=space.take("first", count, base.shape[1]))
+            for index, (layer, inside) in enumerate(zip(self.layers[1:], self.features[1:], strict=True)):
+                functional.silu(x, inplace=True)
+                y = space.take(f"layer{index}", count, layer.weight.shape[1])
+                x = torch.addmm(biases[index + 1][target], x, layer.weight[:inside], out=y)
+            out[:, target] = x[:, 0].clamp_min(0)
+
+
+class _SpectralDecoder:
+    """The 3D decoder on arrays (x, y, z, pair, channel), with the larger kernels in the frequency domain."""
+
+    def __init__(self, network: RCNN, batch: int) -> None:
+        self.patch, self.batch, unit = network.patch, batch, network.decoder.unit
+        first = _Dense.of(unit("dcvl1"))
+        second = _Dense.of(unit("dcvl2"), first, first.weight.shape[1])
+        self.first, self.second = first.float(), second.float()
+        self.space = Workspace(unit("dcvl1").weight.device)
+        self.blocks = [
+            _SpectralBlock([unit(u.name) for u in block], self.patch, self.space) for block in network.decoder.blocks
+        ]
+        last_in = [_affine(unit(u.name)) for u in network.decoder.blocks[-1]]
+        norm = _Dense(
+            torch.empty(0), torch.empty(0), torch.cat([a for a, _ in last_in]), torch.cat([b for _, b in last_in])
+        )
+        self.third = _Dense.of(unit("dcv3"), norm, norm.scale.numel()).float()
+        self.last = _Dense.of(unit("dc4")).float()
+        self.blocks[-1].drop_norm()
+
+    def __call__(self, states: torch.Tensor, bvecs: torch.Tensor, tick: Tick | None) -> torch.Tensor:
+        n, patches, targets = self.patch, states.shape[0], bvecs.shape[0]
+        out = torch.empty((patches * targets, n**3))
+        turn = self.first.weight[STATE_CHANNELS:]
+        offsets = bvecs @ turn + self.first.bias
+        bases: dict[int, torch.Tensor] = {}
+        for which, patch, target in _pair_batches(patches, targets, self.batch):
+            needed = patch.unique().tolist()
+            for index in needed:
+                if index not in bases:
+                    bases[index] = states[index].flatten(1).T @ self.first.weight[:STATE_CHANNELS]
+            bases = {index: bases[index] for index in needed}
+            x = self._start(bases, patch.tolist(), offsets[target], bvecs[target])
+            for block in self.blocks:
+                x = block(x, bvecs[target])
+            out[which] = self._finish(x).T
+            if tick:
+                tick(which.stop / out.shape[0])
+        return out.view(patches, targets, n, n, n)
+
+    def _start(
+        self, bases: dict[int, torch.Tensor], patch: list[int], offsets: torch.Tensor, bvecs: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the input of the first block, (x y z, pair, 227)."""
+        voxels, width, inside = self.patch**3, self.second.weight.shape[1], offsets.shape[1]
+        x = self.space.take("in", voxels, len(patch), width + 3)
+        x[..., width:] = bvecs
+        step = max(1, _ROWS // len(patch))
+        for start in range(0, voxels, step):
+            rows = slice(start, min(start + step, voxels))
+            count = (rows.stop - start) * len(patch)
+            y = self.space.take("rows", rows.stop - start, len(patch), inside)
+            for pair, index in enumerate(patch):
+                torch.add(bases[index][rows], offsets[pair], out=y[:, pair])
+            functional.silu(y, inplace=True)
+            z = self.space.take("more rows", count, width)
+            functional.silu(
+                torch.addmm(self.second.bias, y.view(count, inside), self.second.weight, out=z), inplace=True
+            )
+            target = x.view(-1, width + 3)[start * len(patch) : start * len(patch) + count, :width]
+            torch.addcmul(self.second.shift, z, self.second.scale, out=target)
+        return x
+
+    def _finish(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the values (x y z, pair) from the output of the last block."""
+        rows, out = x.flatten(0, -2), torch.empty(x.shape[:-1])
+        flat = out.view(-1)
+        for start in range(0, rows.shape[0], _ROWS):
+            y = torch.addmm(self.third.bias, rows[start : start + _ROWS], self.third.weight)
+            y = torch.addmm(self.last.bias, functional.silu(y, inplace=True), self.last.weight)
+            flat[start : start + _ROWS] = y[:, 0].clamp_min(0)
+        return out.view(self.patch**3, -1)
+
+
+class _SpectralBlock:
+    """Units side by side on one input: the first with kernel 1, the others larger."""
+
+    def __init__(self, units: list[ConvUnit], patch: int, space: Workspace) -> None:
+        self.patch, self.space = patch, space
+        self.dense = _Dense.of(units[0]).float()
+        self.conv = SpectralConv([unit.weight.detach() for unit in units[1:]], patch, space)
+        self.bias = torch.cat([unit.bias.detach() for unit in units[1:]])
+        pairs = [_affine(unit) for unit in units[1:]]
+        self.scale = torch.cat([scale for scale, _ in pairs]).float()
+        self.shift = torch.cat([shift for _, shift in pairs]).float()
+
+    def drop_norm(self) -> None:
+        """Leave the normalisation out: the next layer has it in its weights."""
+        for tensor, value in ((self.scale, 1), (self.shift, 0), (self.dense.scale, 1), (self.dense.shift, 0)):
+            tensor.fill_(value)
+
+    def __call__(self, x: torch.Tensor, bvecs: torch.Tensor) -> torch.Tensor:
+        """Return (x y z, pair, channels + 3) from (x y z, pair, channels), with the directions (pair, 3) behind."""
+        n, batch, first = self.patch, x.shape[1], self.dense.weight.shape[1]
+        width = first + self.conv.channels
+        out = self.space.take(f"out {width}", n**3, batch, width + 3)
+        out[..., width:] = bvecs
+        rows, target = x.view(-1, x.shape[2]), out.view(-1, width + 3)
+        other = self.conv(x.view(n, n, n, batch, -1)).view(-1, self.conv.channels)
+        for start in range(0, rows.shape[0], _ROWS):
+            part = slice(start, start + _ROWS)
+            y = self.space.take("rows", min(_ROWS, rows.shape[0] - start), first)
+            functional.silu(torch.addmm(self.dense.bias, rows[part], self.dense.weight, out=y), inplace=True)
+            torch.addcmul(self.dense.shift, y, self.dense.scale, out=target[part, :first])
+            z = functional.silu(other[part].add_(self.bias), inplace=True)
+            torch.addcmul(self.shift, z, self.scale, out=target[part, first:width])
+        return out

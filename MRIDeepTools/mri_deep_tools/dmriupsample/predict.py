@@ -1,0 +1,392 @@
+"""More diffusion directions from few, from the outside: :func:`upsample`.
+
+Reproduces dMRI-RCNN (Lyon, Armitage and Álvarez, MIDL 2022, arXiv 2203.15598) with published weights. By default it
+differs from the published program where that is blind: the geometry is right for any orientation of the image, volumes
+without diffusion weighting are kept, a legal subset of the measured directions is chosen, directions are of unit
+length, and voxels outside the mask are 0. ``compatible=True`` brings the published behaviour back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import RequestError
+from ..inference import peak_memory_bytes, pick_device, run_with_fallback, set_threads
+from ..progress import Progress, ProgressCallback
+from ..volume import Volume
+from .baseline import condition_of, sh_predict
+from .directions import choose_context, even_directions, same_axis_angle
+from .gradients import GradientTable, target_table
+from .masks import compute_mask, read_mask
+from .model_choice import Choice, choose_model
+from .scan import DiffusionScan, check_directions, check_scan, read_scan, read_targets
+from .shells import TRAINING_TOLERANCE, XMAX, pick_shell, published_shell
+
+if TYPE_CHECKING:
+    from .network import RCNN
+
+__all__ = ["METHODS", "STAGES", "UpsampleOptions", "UpsampleResult", "Upsampler", "upsample"]
+
+METHODS = ("rcnn", "sh")
+STAGES = (("read", 2.0), ("mask", 3.0), ("predict", 90.0))
+_CROWDED = 30.0
+
+
+@dataclass(frozen=True)
+class UpsampleOptions:
+    """Everything :func:`upsample` can be asked for beside the files; see there."""
+
+    directions: int | None = None
+    shell: float | None = None
+    method: str = "rcnn"
+    model: str | None = None
+    weights: str | Path | None = None
+    dims: int | None = None
+    combined: bool = False
+    percentile: bool = False
+    sh_order: int = 2
+    mask_method: str = "otsu"
+    keep_measured: bool = False
+    compatible: bool = False
+    device: str = "auto"
+    threads: int | None = None
+    precision: str = "auto"
+    memory: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions."""
+        if self.method not in METHODS:
+            raise RequestError(f"unknown method {self.method!r}", f"use one of {', '.join(METHODS)}")
+        if self.method == "sh" and (self.model or self.weights or self.combined or self.dims):
+            raise RequestError(
+                "spherical harmonics need no model", "drop --model, --weights, --model-dim and --combined"
+            )
+        if self.dims not in (None, 1, 3):
+            raise RequestError(f"there is no {self.dims}D model", "use 1 or 3")
+        if self.precision not in ("auto", "fp32"):
+            raise RequestError(f"precision {self.precision} is not for this network", "use --precision fp32")
+        if self.directions is not None and not 1 <= self.directions <= 1000:
+            raise RequestError(f"{self.directions} directions cannot be made", "ask for 1 to 1000")
+
+
+@dataclass(frozen=True)
+class UpsampleResult:
+    """What one scan gave.
+
+    Attributes
+    ----------
+    image : (X, Y, Z, n) float32 on the scan's grid: volumes without diffusion weighting, then (when asked for)
+        measured ones of the shell, then predicted ones.
+    gradients : one row per volume of ``image``.
+    kinds : ``"b0"``, ``"measured"`` or ``"predicted"`` for each volume.
+    context : which volumes of the scan were read by the method, in its order.
+    unused : other volumes of the shell.
+    shell : b-value of the shell.
+    mask : (X, Y, Z) uint8, or None where none was used.
+    method, model : what predicted.
+    weights : the file of the weights, or None.
+    xmax : intensity that became 1 in the network, or None.
+    seconds, peak_memory_bytes, device, threads, warnings : the cost, and what a person should know.
+
+    """
+
+    image: Volume
+    gradients: GradientTable
+    kinds: tuple[str, ...]
+    context: tuple[int, ...]
+    unused: tuple[int, ...]
+    shell: int
+    mask: Volume | None
+    method: str
+    model: str
+    weights: Path | None
+    xmax: float | None
+    seconds: dict[str, float]
+    peak_memory_bytes: int
+    device: str
+    threads: int
+    warnings: tuple[str, ...]
+
+    @property
+    def predicted(self) -> Volume:
+        """The predicted volumes alone."""
+        return self.image.with_data(self.image.data[..., np.array(self.kinds) == "predicted"])
+
+
+@dataclass(frozen=True)
+class Shell:
+    """The part of a scan that is worked on: its shell, and which of its volumes the method reads."""
+
+    scan: DiffusionScan
+    value: int
+    volumes: np.ndarray
+    context: np.ndarray
+    choice: Choice | None
+
+    @property
+    def unused(self) -> np.ndarray:
+        """Volumes of the shell that are not read."""
+        return np.setdiff1d(self.volumes, self.context)
+
+
+class Upsampler:
+    """Predicts directions of one scan after the other; a network is loaded once. Takes :class:`UpsampleOptions`."""
+
+    def __init__(self, options: UpsampleOptions | None = None, **keywords: object) -> None:
+        self.options = options if options is not None else UpsampleOptions(**keywords)  # type: ignore[arg-type]
+        self.device = pick_device(self.options.device)
+        self._network: tuple[Path, RCNN] | None = None
+
+    def prepare(self, scan: DiffusionScan, progress: Progress) -> Shell:
+        """Choose shell, model and context volumes of a scan, and say so.
+
+        Raises
+        ------
+        MRIDeepToolsError : see :func:`upsample`.
+
+        """
+        options = self.options
+        value, volumes = pick_shell(scan.table, options.shell, scan.name)
+        world = scan.table.world[volumes]
+        check_directions(world, scan.name)
+        if options.compatible:
+            volumes = np.arange(len(scan.table))
+        if options.method == "sh":
+            return Shell(scan, value, volumes, volumes, None)
+        choice = choose_model(
+            value,
+            len(volumes),
+            model=options.model,
+            weights=options.weights,
+            dims=options.dims,
+            combined=options.combined,
+            percentile=options.percentile,
+            all_directions=options.compatible,
+        )
+        if choice.note:
+            progress.warn(choice.note)
+        count = len(volumes) if options.compatible else choice.directions or len(volumes)
+        picked = volumes[choose_context(world, count)] if not options.compatible else volumes
+        if len(picked) < len(volumes):
+            listed = ", ".join(map(str, picked))
+            progress.warn(
+                f"{choice.model} reads {count} directions and {len(volumes)} were measured at b = {value}; "
+                f"volumes {listed} (numbered from 0) are used"
+            )
+        self._warn_of_shell(scan, picked, progress)
+        return Shell(scan, value, volumes, picked, choice)
+
+    def _warn_of_shell(self, scan: DiffusionScan, context: np.ndarray, progress: Progress) -> None:
+        if self.options.compatible:
+            return
+        values = scan.table.bvals[context]
+        near = published_shell(float(values.mean())) if not (self.options.model or self.options.weights) else None
+        if near is not None and np.abs(values - near).max() > TRAINING_TOLERANCE:
+            progress.warn(
+                f"b-values from {values.min():g} to {values.max():g}: the models were trained at {near} +- 30"
+            )
+        if condition_of(scan.table.world[context]) > _CROWDED:
+            progress.warn(f"the {len(context)} measured directions are spread unevenly; expect larger errors")
+
+    def predict(
+        self, shell: Shell, targets: GradientTable, mask: np.ndarray | None, progress: Progress
+    ) -> tuple[np.ndarray, float | None]:
+        """Return predicted volumes (X, Y, Z, q_out), float32, and the intensity that became 1 (None for SH).
+
+        Parameters
+        ----------
+        shell :
+            What :meth:`prepare` gave.
+        targets :
+            Wanted directions.
+        mask :
+            (X, Y, Z) bool; may be None for spherical harmonics.
+        progress :
+            Is told the share that is done.
+
+        """
+        table, options, data = shell.scan.table, self.options, shell.scan.image.data
+        if shell.choice is None:
+            return self._harmonics(shell, targets, mask), None
+        from .pipeline import Task, run_network
+
+        if mask is None:
+            raise RequestError("the network needs a mask", "give --mask")
+        context = shell.scan.image.with_data(data[..., shell.context])
+        raw = options.compatible and table.raw is not None and targets.raw is not None
+        xmax = self._xmax(shell, context.data, mask)
+        if not options.compatible:
+            check_scan(shell.scan, shell.context, mask, xmax, progress)
+        given = table.raw[shell.context] if raw and table.raw is not None else table.world[shell.context]
+        wanted = targets.raw if raw and targets.raw is not None else targets.world
+        task = Task(context, mask, given, wanted, xmax, raw=raw, inside_only=not options.compatible)
+        network = self._load(shell.choice)
+
+        def run(device: object) -> np.ndarray:
+            self.device = pick_device(str(device))
+            return run_network(task, network.to(self.device), self.device, options.memory, progress.update)
+
+        return run_with_fallback(run, self.device, progress), xmax
+
+    def _harmonics(self, shell: Shell, targets: GradientTable, mask: np.ndarray | None) -> np.ndarray:
+        table, data = shell.scan.table, shell.scan.image.data
+        order = self.options.sh_order
+        if mask is None:
+            return sh_predict(data[..., shell.context], table.world[shell.context], targets.world, order)
+        out = np.zeros((*data.shape[:3], len(targets)), dtype=np.float32)
+        out[mask] = sh_predict(data[mask][:, shell.context], table.world[shell.context], targets.world, order)
+        return out
+
+    def _xmax(self, shell: Shell, context: np.ndarray, mask: np.ndarray) -> float:
+        if self.options.percentile or (shell.choice is not None and shell.choice.percentile):
+            return float(np.percentile(context[mask].astype(np.float32), 99))
+        return XMAX[published_shell(shell.value)]
+
+    def _load(self, choice: Choice) -> RCNN:
+        from .weights import load_network
+
+        if self._network is None or self._network[0] != choice.path:
+            self._network = choice.path, load_network(choice.path)
+        return self._network[1]
+
+
+def upsample(
+    dwi: str | Path | Volume,
+    *,
+    bvecs: str | Path | None = None,
+    bvals: str | Path | None = None,
+    gradients: str | Path | GradientTable | None = None,
+    target_bvecs: str | Path | np.ndarray | None = None,
+    mask: str | Path | Volume | None = None,
+    options: UpsampleOptions | None = None,
+    progress: ProgressCallback | Progress | None = None,
+    upsampler: Upsampler | None = None,
+    **keywords: object,
+) -> UpsampleResult:
+    """Predict volumes of further diffusion directions of one shell.
+
+    Parameters
+    ----------
+    dwi :
+        4-D image file (NIfTI, NRRD with gradients, MGZ, MHA), or a Volume (X, Y, Z, n).
+    bvecs, bvals :
+        FSL's files. Without b-values all volumes are of the shell ``shell``.
+    gradients :
+        A MRtrix table (file), or a :class:`.gradients.GradientTable`, in place of both.
+    target_bvecs :
+        Wanted directions in FSL's convention: a file, or an array (n, 3); or give ``directions``.
+    mask :
+        Brain mask on the scan's grid; None: computed by ``mask_method`` (``otsu``, ``synthseg``); spherical harmonics
+        need none.
+    options, upsampler :
+        Options, or a prepared :class:`Upsampler`, in place of keywords.
+    progress :
+        Receives events; an exception it raises ends the work.
+    keywords :
+        ``directions``: that many evenly spread ones. ``shell``: its b-value where there are several. ``method``:
+        ``rcnn`` or ``sh``. ``model``, ``weights``: a name or a file (checkpoint or safetensors). ``dims``: 1 or 3.
+        ``combined``: the model of three shells. ``percentile``: scale by the 99th percentile. ``sh_order``: 2, 4, ...
+        ``keep_measured``: put the shell's measured volumes in the result. ``compatible``: the published program to
+        the last rule (all volumes as context, raw b-vectors on stored axes, whole patches, predicted volumes alone).
+        ``device``, ``threads``, ``precision``; ``memory``: bytes that the network may take.
+
+    Raises
+    ------
+    RequestError, InputError, WeightsError, DependencyError, OutOfMemoryError : see :mod:`mri_deep_tools.errors`.
+
+    """
+    upsampler = upsampler or Upsampler(options, **keywords)
+    options = upsampler.options
+    progress = progress if isinstance(progress, Progress) else Progress(progress, STAGES)
+    before = len(progress.warnings), dict(progress.seconds)
+    threads = set_threads(options.threads)
+    with progress.stage("read"):
+        scan = read_scan(dwi, bvecs=bvecs, bvals=bvals, gradients=gradients, shell=options.shell, progress=progress)
+        shell = upsampler.prepare(scan, progress)
+        targets = _targets(shell, target_bvecs, options)
+    model = shell.choice.model if shell.choice else f"spherical harmonics of order {options.sh_order}"
+    progress.device(str(upsampler.device) if shell.choice else "cpu", threads=threads, model=model)
+    with progress.stage("mask"):
+        inside = _mask(mask, shell, options, progress)
+    with progress.stage("predict"):
+        predicted, xmax = upsampler.predict(shell, targets, inside, progress)
+    image, table, kinds = _assemble(shell, targets, predicted, options)
+    seconds = {name: value - before[1].get(name, 0.0) for name, value in progress.seconds.items()}
+    return UpsampleResult(
+        image=image,
+        gradients=table,
+        kinds=kinds,
+        context=tuple(int(index) for index in shell.context),
+        unused=tuple(int(index) for index in shell.unused),
+        shell=shell.value,
+        mask=None if inside is None else scan.image.with_data(inside.astype(np.uint8)),
+        method=options.method,
+        model=model,
+        weights=shell.choice.path if shell.choice else None,
+        xmax=xmax,
+        seconds={name: value for name, value in seconds.items() if value > 0},
+        peak_memory_bytes=peak_memory_bytes(upsampler.device),
+        device=str(upsampler.device) if shell.choice else "cpu",
+        threads=threads,
+        warnings=tuple(progress.warnings[before[0] :]),
+    )
+
+
+def _targets(shell: Shell, wanted: str | Path | np.ndarray | None, options: UpsampleOptions) -> GradientTable:
+    if (wanted is None) == (options.directions is None):
+        what = "no target directions were given" if wanted is None else "target directions were given twice"
+        raise RequestError(what, "give either --target-bvecs FILE or --directions N")
+    affine = shell.scan.image.affine
+    if wanted is not None:
+        name = Path(wanted).name if isinstance(wanted, (str, Path)) else "the targets"
+        vectors = read_targets(wanted) if isinstance(wanted, (str, Path)) else np.asarray(wanted, dtype=np.float32)
+        if vectors.ndim != 2 or vectors.shape[1] != 3:
+            raise RequestError(f"target directions of shape {vectors.shape}", "give an array (n, 3)")
+        return target_table(vectors, shell.value, affine, name)
+    world = _turned_away(even_directions(options.directions or 1), shell.scan.table.world[shell.volumes])
+    return GradientTable(np.full(len(world), float(shell.value)), world)
+
+
+def _turned_away(vectors: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Return a set turned about z so that it keeps as far as it can from the measured directions; deterministic."""
+    best, farthest = vectors, -1.0
+    for angle in np.radians(np.arange(0, 180, 7.5)):
+        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+        turned = vectors @ turn.T
+        nearest = float(same_axis_angle(turned, measured).min())
+        if nearest > farthest + 1e-6:
+            best, farthest = turned, nearest
+    return best
+
+
+def _mask(
+    mask: str | Path | Volume | None, shell: Shell, options: UpsampleOptions, progress: Progress
+) -> np.ndarray | None:
+    if mask is not None:
+        return read_mask(mask, shell.scan.image, progress, compatible=options.compatible)
+    if shell.choice is None:
+        return None
+    return compute_mask(shell.scan.mean_b0(), shell.scan.image, options.mask_method, progress, options.device)
+
+
+def _assemble(
+    shell: Shell, targets: GradientTable, predicted: np.ndarray, options: UpsampleOptions
+) -> tuple[Volume, GradientTable, tuple[str, ...]]:
+    """Put kept and predicted volumes together."""
+    image, table = shell.scan.image, shell.scan.table
+    b0 = np.flatnonzero(table.is_b0)
+    if options.compatible:
+        b0 = b0[:0]
+    measured = shell.volumes if options.keep_measured and not options.compatible else b0[:0]
+    kept = np.concatenate([b0, measured]).astype(int)
+    kinds = ("b0",) * len(b0) + ("measured",) * len(measured) + ("predicted",) * len(targets)
+    if not kept.size:
+        return image.with_data(predicted), targets, kinds
+    data = np.empty((*predicted.shape[:3], len(kinds)), dtype=np.float32)
+    data[..., : len(kept)] = image.data[..., kept]
+    data[..., len(kept) :] = predicted
+    return image.with_data(data), table.pick(kept).joined(targets), kinds
