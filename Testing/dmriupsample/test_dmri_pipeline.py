@@ -117,7 +117,7 @@ def test_engine_gives_the_plain_networks_numbers(golden, weights, dims):
     for spectral in {dims == 3, False}:
         engine = PatchEngine(network, MemoryPlan(spectral, 3, 10, 0))
         found = engine.decode(engine.encode(images, bvecs[0]), targets)
-        assert (found - plain).abs().max() < 5e-6, spectral
+        assert (found - plain).abs().max() < 2e-5, spectral  # float32; the order of sums depends on the threads
 
 
 def test_unwanted_voxels_do_not_change_the_others(weights):
