@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from ..errors import OutOfMemoryError
 from ..inference import available_memory, format_bytes
-from .network import EPSILON, RCNN, STATE_CHANNELS, ConvUnit, KerasBatchNorm, lstm_step, sequential_moments
+from .network import EPSILON, RCNN, ConvUnit, KerasBatchNorm, lstm_step, sequential_moments
 from .spectral import SpectralConv, Workspace, spectra_bytes
 
 __all__ = ["MemoryPlan", "PatchEngine", "plan_memory"]
@@ -72,12 +72,18 @@ def plan_memory(network: RCNN, device: torch.device, pairs: int, limit: int | No
         )
     volumes = int(min(32, room // per_volume))
     if network.dims == 3 and device.type == "cpu" and pairs >= _SPECTRAL_PAIRS:
-        fixed = sum(spectra_bytes(*channels, network.patch) for channels in ((227, 392), (635, 224)))
+        fixed = sum(spectra_bytes(*channels, network.patch) for channels in _spectral_channels(network))
         batch = min(_BATCH, (room - int(1.2 * fixed)) // int(4 * _SPECTRAL_PAIR_FLOATS * scale))
         if batch >= _BATCH // 2:
             return MemoryPlan(True, batch, volumes, int(1.2 * fixed + batch * 4 * _SPECTRAL_PAIR_FLOATS * scale))
     batch = int(min(_GPU_BATCH if device.type == "cuda" else _DIRECT_BATCH, room // per_pair))
     return MemoryPlan(False, batch, volumes, max(batch * per_pair, volumes * per_volume))
+
+
+def _spectral_channels(network: RCNN) -> list[tuple[int, int]]:
+    """Return (in, out) of the larger kernels of each block of the 3D decoder."""
+    blocks = [[network.decoder.unit(item.name).weight for item in block] for block in network.decoder.blocks]
+    return [(block[0].shape[1], sum(weight.shape[0] for weight in block[1:])) for block in blocks]
 
 
 class PatchEngine:
@@ -102,7 +108,7 @@ class PatchEngine:
 
     @torch.no_grad()
     def encode(self, patches: torch.Tensor, bvecs: torch.Tensor) -> torch.Tensor:
-        """Return the states (P, 48, x, y, z) of patches (P, q, x, y, z), all with the directions (q, 3)."""
+        """Return the states (P, state, x, y, z) of patches (P, q, x, y, z), all with the directions (q, 3)."""
         step = max(1, self.plan.volumes // patches.shape[1])
         states = []
         for start in range(0, patches.shape[0], step):
@@ -117,7 +123,7 @@ class PatchEngine:
     def decode(
         self, states: torch.Tensor, bvecs: torch.Tensor, wanted: torch.Tensor | None = None, tick: Tick | None = None
     ) -> torch.Tensor:
-        """Return volumes (P, q, x, y, z) on the CPU from states (P, 48, x, y, z) and directions (q, 3).
+        """Return volumes (P, q, x, y, z) on the CPU from states (P, state, x, y, z) and directions (q, 3).
 
         Parameters
         ----------
@@ -208,7 +214,7 @@ class _PointwiseEncoder:
         self.recurrent = cell.recurrent.detach().flatten(1).T.contiguous()
 
     def __call__(self, patches: torch.Tensor, bvecs: torch.Tensor) -> torch.Tensor:
-        """Return the states (P, 48, x, y, z) of patches (P, q, x, y, z) with the directions (q, 3)."""
+        """Return the states (P, state, x, y, z) of patches (P, q, x, y, z) with the directions (q, 3)."""
         return torch.stack([self._one(patch, bvecs) for patch in patches])
 
     def _one(self, patch: torch.Tensor, bvecs: torch.Tensor) -> torch.Tensor:
@@ -223,9 +229,10 @@ class _PointwiseEncoder:
             y = torch.cat([self._swish(y, 2), samples[rows]], dim=1)
             gates[rows] = torch.addmm(self.gate_bias, self._swish(self._swish(y, 3), 4), self.gates)
         gates = gates.view(voxels, count, -1)
-        hidden = cell = torch.zeros(voxels, STATE_CHANNELS)
+        width = self.recurrent.shape[0]
+        hidden = cell = torch.zeros(voxels, width)
         for step in range(count):
-            hidden, cell = lstm_step(torch.addmm(gates[:, step], hidden, self.recurrent), cell, STATE_CHANNELS)
+            hidden, cell = lstm_step(torch.addmm(gates[:, step], hidden, self.recurrent), cell, width)
         return hidden.T.reshape(-1, *patch.shape[1:])
 
     def _swish(self, x: torch.Tensor, index: int) -> torch.Tensor:
@@ -254,13 +261,14 @@ class _PointwiseDecoder:
             before = layers[-1] if layers else None
             layers.append(_Dense.of(unit, before, before.weight.shape[1] if before else 0))
         self.layers = [layer.float() for layer in layers]
-        self.features = [STATE_CHANNELS, *(layer.weight.shape[1] for layer in self.layers[:-1])]
+        self.state = network.state_channels
+        self.features = [self.state, *(layer.weight.shape[1] for layer in self.layers[:-1])]
 
     def __call__(
         self, states: torch.Tensor, bvecs: torch.Tensor, wanted: torch.Tensor | None, tick: Tick | None
     ) -> torch.Tensor:
         count, targets = states.shape[0], bvecs.shape[0]
-        rows = states.permute(0, 2, 3, 4, 1).reshape(-1, STATE_CHANNELS)
+        rows = states.permute(0, 2, 3, 4, 1).reshape(-1, self.state)
         kept = None if wanted is None else wanted.reshape(-1).nonzero()[:, 0].to(rows.device)
         if kept is not None:
             rows = rows[kept]
@@ -283,7 +291,7 @@ class _PointwiseDecoder:
 
     def _chunk(self, rows: torch.Tensor, biases: list[torch.Tensor], out: torch.Tensor, space: Workspace) -> None:
         count = rows.shape[0]
-        base = rows @ self.layers[0].weight[:STATE_CHANNELS]
+        base = rows @ self.layers[0].weight[: self.state]
         for target in range(out.shape[1]):
             x = torch.add(base, biases[0][target], out=space.take("first", count, base.shape[1]))
             for index, (layer, inside) in enumerate(zip(self.layers[1:], self.features[1:], strict=True)):
@@ -298,6 +306,7 @@ class _SpectralDecoder:
 
     def __init__(self, network: RCNN, batch: int) -> None:
         self.patch, self.batch, unit = network.patch, batch, network.decoder.unit
+        self.state = network.state_channels
         first = _Dense.of(unit("dcvl1"))
         second = _Dense.of(unit("dcvl2"), first, first.weight.shape[1])
         self.first, self.second = first.float(), second.float()
@@ -316,14 +325,14 @@ class _SpectralDecoder:
     def __call__(self, states: torch.Tensor, bvecs: torch.Tensor, tick: Tick | None) -> torch.Tensor:
         n, patches, targets = self.patch, states.shape[0], bvecs.shape[0]
         out = torch.empty((patches * targets, n**3))
-        turn = self.first.weight[STATE_CHANNELS:]
+        turn = self.first.weight[self.state :]
         offsets = bvecs @ turn + self.first.bias
         bases: dict[int, torch.Tensor] = {}
         for which, patch, target in _pair_batches(patches, targets, self.batch):
             needed = patch.unique().tolist()
             for index in needed:
                 if index not in bases:
-                    bases[index] = states[index].flatten(1).T @ self.first.weight[:STATE_CHANNELS]
+                    bases[index] = states[index].flatten(1).T @ self.first.weight[: self.state]
             bases = {index: bases[index] for index in needed}
             x = self._start(bases, patch.tolist(), offsets[target], bvecs[target])
             for block in self.blocks:

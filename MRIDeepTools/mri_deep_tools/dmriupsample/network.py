@@ -8,7 +8,8 @@ the axis of directions q is folded into the batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
@@ -16,11 +17,23 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["PATCH", "RCNN", "STATE_CHANNELS", "Block", "ConvLSTM", "ConvUnit", "Decoder", "Encoder", "SpatialNorm"]
+__all__ = [
+    "PATCH",
+    "RCNN",
+    "STATE_CHANNELS",
+    "Block",
+    "ConvLSTM",
+    "ConvUnit",
+    "Decoder",
+    "Encoder",
+    "SpatialNorm",
+    "unit_names",
+]
 
 PATCH = 10
 """Edge of a patch in voxels; the published scale and shift per voxel position fix it."""
 STATE_CHANNELS = 48
+"""Width of the published state."""
 EPSILON = 1e-3
 KERAS_MOMENTUM = 0.01
 """Share of the new batch in the running statistics (Keras: momentum 0.99)."""
@@ -55,6 +68,25 @@ _DECODERS: dict[int, tuple[Block, ...]] = {
         (Unit("dcv21", 176, 1), Unit("dcv22", 136, 2), Unit("dcv23", 88, 3)),
     ),
 }
+
+_FIRST: Block = (Unit("init", 200, 1, "instance"),)
+_NARROW: tuple[Block, ...] = ((Unit("ecvl1", 32, 1),), (Unit("ecvl2", 88, 1),))
+_WIDEN: tuple[Block, ...] = ((Unit("dcvl1", 176, 1),), (Unit("dcvl2", 224, 1),))
+_LAST: tuple[Block, ...] = ((Unit("dcv3", 16, 1, "none"),), (Unit("dc4", 1, 1, "none"),))
+
+
+def unit_names(dims: int) -> tuple[str, ...]:
+    """Return the names of the layers of the ``dims``-D network whose width can be chosen: all but the last."""
+    encoder = [_FIRST, *_ENCODERS[dims], *_NARROW]
+    decoder = [*_WIDEN, *_DECODERS[dims], _LAST[0]]
+    return (*(u.name for block in encoder for u in block), "conv_lstm", *(u.name for block in decoder for u in block))
+
+
+def _sized(blocks: tuple[Block, ...], widths: Mapping[str, int] | None) -> tuple[Block, ...]:
+    """Return blocks with other widths, by unit name; units that are not named stay as published."""
+    if not widths:
+        return blocks
+    return tuple(tuple(replace(u, channels=int(widths.get(u.name, u.channels))) for u in block) for block in blocks)
 
 
 def same_conv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -212,15 +244,15 @@ class _Stack(nn.Module):
 class Encoder(_Stack):
     """Measured volumes with directions to a state."""
 
-    def __init__(self, dims: int, patch: int = PATCH) -> None:
+    def __init__(self, dims: int, patch: int = PATCH, widths: Mapping[str, int] | None = None) -> None:
         super().__init__()
-        self.blocks = _ENCODERS[dims]
-        channels = self.add(4, (Unit("init", 200, 1, "instance"),), patch)
+        self.blocks = _sized(_ENCODERS[dims], widths)
+        channels = self.add(4, _sized((_FIRST,), widths)[0], patch)
         for block in self.blocks:
             channels = self.add(channels, block, patch) + 4
-        channels = self.add(channels, (Unit("ecvl1", 32, 1),))
-        channels = self.add(channels, (Unit("ecvl2", 88, 1),))
-        self.conv_lstm = ConvLSTM(channels)
+        for block in _sized(_NARROW, widths):
+            channels = self.add(channels, block)
+        self.conv_lstm = ConvLSTM(channels, int((widths or {}).get("conv_lstm", STATE_CHANNELS)))
 
     def forward(self, images: torch.Tensor, bvecs: torch.Tensor) -> torch.Tensor:
         """Return (B, 48, x, y, z) from images (B, q, x, y, z) and directions (B, q, 3), in the order given."""
@@ -237,15 +269,17 @@ class Encoder(_Stack):
 class Decoder(_Stack):
     """A state and a direction to a volume."""
 
-    def __init__(self, dims: int) -> None:
+    def __init__(self, dims: int, state: int = STATE_CHANNELS, widths: Mapping[str, int] | None = None) -> None:
         super().__init__()
-        self.blocks = _DECODERS[dims]
-        channels = self.add(STATE_CHANNELS + 3, (Unit("dcvl1", 176, 1),))
-        channels = self.add(channels, (Unit("dcvl2", 224, 1),)) + 3
+        self.blocks = _sized(_DECODERS[dims], widths)
+        channels = state + 3
+        for block in _sized(_WIDEN, widths):
+            channels = self.add(channels, block)
+        channels += 3
         for block in self.blocks:
             channels = self.add(channels, block) + 3
-        channels = self.add(channels, (Unit("dcv3", 16, 1, "none"),))
-        self.add(channels, (Unit("dc4", 1, 1, "none"),))
+        for block in _sized(_LAST, widths):
+            channels = self.add(channels, block)
 
     def forward(self, state: torch.Tensor, bvecs: torch.Tensor) -> torch.Tensor:
         """Return (B, q, x, y, z), not negative, from states (B, 48, x, y, z) and directions (B, q, 3)."""
@@ -259,13 +293,29 @@ class Decoder(_Stack):
 
 
 class RCNN(nn.Module):
-    """The whole network; ``dims`` is 1 or 3."""
+    """The whole network.
 
-    def __init__(self, dims: int, patch: int = PATCH) -> None:
+    Parameters
+    ----------
+    dims :
+        1 or 3.
+    patch :
+        Edge of a patch in voxels.
+    widths :
+        Channels of layers by name (:func:`unit_names`) where they differ from the published ones.
+
+    """
+
+    def __init__(self, dims: int, patch: int = PATCH, widths: Mapping[str, int] | None = None) -> None:
         super().__init__()
         self.dims, self.patch = dims, patch
-        self.encoder = Encoder(dims, patch)
-        self.decoder = Decoder(dims)
+        self.encoder = Encoder(dims, patch, widths)
+        self.decoder = Decoder(dims, self.encoder.conv_lstm.channels, widths)
+
+    @property
+    def state_channels(self) -> int:
+        """Width of the state between encoder and decoder."""
+        return self.encoder.conv_lstm.channels
 
     def forward(self, images: torch.Tensor, bvecs_in: torch.Tensor, bvecs_out: torch.Tensor) -> torch.Tensor:
         """Return volumes (B, q_out, x, y, z) from volumes (B, q_in, x, y, z) and directions (B, q, 3) of both."""

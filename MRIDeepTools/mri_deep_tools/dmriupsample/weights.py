@@ -1,11 +1,16 @@
 """From weights files to networks: published TensorFlow checkpoints, and our own safetensors.
 
+Our own files may hold networks of other widths than the published ones; the widths are read from the shapes of the
+tensors, and what cannot be seen in them (:class:`Facts`) stands in the file's metadata. Tensors may be stored as
+float16.
+
 A published checkpoint names its tensors ``layer_with_weights-N/layer_with_weights-M/<leaf>``: N is 0 for the encoder
 and 1 for the decoder, M numbers the layers in the order in which they were made. Optimiser state is not read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +20,19 @@ from ..checkpoints.cache import cached_state
 from ..checkpoints.keras_h5 import conv_kernel_to_torch
 from ..checkpoints.tf_bundle import bundle_files, bundle_prefix, read_bundle, read_bundle_index
 from ..errors import WeightsError
-from .network import RCNN, ConvLSTM, ConvUnit
+from .facts import Facts, read_facts
+from .network import RCNN, ConvLSTM, ConvUnit, unit_names
 
-__all__ = ["dims_of", "load_network", "load_state", "network_from_state", "save_network", "weight_keys"]
+__all__ = [
+    "Facts",
+    "dims_of",
+    "load_network",
+    "load_state",
+    "network_from_state",
+    "read_facts",
+    "save_network",
+    "weight_keys",
+]
 
 _KIND = "dmri-rcnn"
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -76,7 +91,7 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> RCNN:
 def network_from_state(state: dict[str, np.ndarray], name: str = "the state") -> RCNN:
     """Build a network from its state (names of the network), in evaluation mode. Raises WeightsError."""
     dims = dims_of(state, name)
-    network = RCNN(dims, int(state["encoder.init.norm.weight"].shape[0]))
+    network = RCNN(dims, int(state["encoder.init.norm.weight"].shape[0]), _widths(state, dims))
     expected = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     _compare(expected, {key: tuple(array.shape) for key, array in state.items()}, name)
     tensors = {key: torch.from_numpy(np.array(array, dtype=np.float32)) for key, array in state.items()}
@@ -89,6 +104,17 @@ def dims_of(state: dict[str, np.ndarray], name: str = "the state") -> int:
     if "encoder.init.norm.weight" not in state or "decoder.dc4.weight" not in state:
         raise WeightsError(f"{name} does not hold a dMRI-RCNN network", _HINT)
     return 3 if "encoder.ecv13.weight" in state else 1
+
+
+def _widths(state: Mapping[str, np.ndarray], dims: int) -> dict[str, int]:
+    """Return the width of each layer from the shapes of the tensors; a layer that is missing is found out later."""
+    widths: dict[str, int] = {}
+    for unit in unit_names(dims):
+        for part in ("encoder", "decoder"):
+            weight = state.get(f"{part}.{unit}.recurrent", state.get(f"{part}.{unit}.weight"))
+            if weight is not None and weight.ndim == 5:
+                widths[unit] = int(weight.shape[1] if unit == "conv_lstm" else weight.shape[0])
+    return widths
 
 
 def load_state(path: str | Path) -> dict[str, np.ndarray]:
@@ -106,16 +132,34 @@ def load_state(path: str | Path) -> dict[str, np.ndarray]:
     return cached_state(index, _convert, kind=_KIND)
 
 
-def save_network(network: RCNN, path: str | Path) -> Path:
-    """Write a network's weights as safetensors, all or nothing; OutputError when that fails."""
+def save_network(network: RCNN, path: str | Path, facts: Facts | None = None, *, half: bool = False) -> Path:
+    """Write a network's weights as safetensors, all or nothing.
+
+    Parameters
+    ----------
+    network :
+        Of any widths.
+    path :
+        A ``.safetensors`` file.
+    facts :
+        What the network was trained for; goes into the file's metadata and decides for which scans it is taken.
+    half :
+        Store float16, which is half as large; results then differ by about 1e-3 of their range.
+
+    Raises
+    ------
+    OutputError : the file cannot be written.
+
+    """
     from safetensors.torch import save_file
 
     from ..volume import atomic_path
 
-    path = Path(path)
+    path, kind = Path(path), torch.float16 if half else torch.float32
+    metadata = {"network": "dmri-rcnn", "dims": str(network.dims)} | (facts.as_metadata() if facts else {})
     with atomic_path(path) as temporary:
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-        save_file(state, temporary, metadata={"network": "dmri-rcnn", "dims": str(network.dims)})
+        state = {name: tensor.detach().to("cpu", kind).contiguous() for name, tensor in network.state_dict().items()}
+        save_file(state, temporary, metadata=metadata)
     return path
 
 
@@ -124,7 +168,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     try:
-        return dict(load_file(path))
+        return {name: np.asarray(array, dtype=np.float32) for name, array in load_file(path).items()}
     except FileNotFoundError:
         raise WeightsError(f"{path.name} does not exist", _HINT) from None
     except (OSError, SafetensorError, ValueError, KeyError) as error:
