@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import slicer
 from MRIDeepToolsLib import nodes, settings
-from MRIDeepToolsLib.errors import GlueError
-from MRIDeepToolsLib.jobs import CoreJob
 from MRIDeepToolsLib.outcomes import for_the_panel
+from MRIDeepToolsLib.scene_run import RunFailedError, SceneRun
 from slicer.i18n import tr as _
 
 __all__ = ["RunFailedError", "SegmentOptions", "SegmentOutputs", "SegmentRun", "needed_models"]
@@ -23,19 +21,6 @@ ROBUST_MODEL, PARCELS_MODEL, SCORES_MODEL = "synthseg-robust-2.0", "synthseg-par
 
 HIDDEN_IN_3D = ("csf",)
 """The fluid around the brain would cover everything else."""
-
-
-class RunFailedError(GlueError):
-    """A run ended without results; ``outcome`` is the job's, None where the results could not be placed."""
-
-    def __init__(self, sentence: str, outcome: Any = None) -> None:
-        super().__init__(sentence)
-        self.outcome = outcome
-
-    @property
-    def cancelled(self) -> bool:
-        """True when the person cancelled."""
-        return self.outcome is not None and self.outcome.status == "cancelled"
 
 
 @dataclass(frozen=True)
@@ -121,7 +106,7 @@ class SegmentOutputs:
     seconds: float = 0.0
 
 
-class SegmentRun:
+class SegmentRun(SceneRun):
     """Labels one volume, or all time points of its sequence.
 
     Parameters
@@ -130,10 +115,11 @@ class SegmentRun:
     options : see :class:`SegmentOptions`.
     segmentation, volumes, scores, posteriors : nodes to fill instead of new ones.
     all_time_points : label the whole sequence that the volume belongs to.
-    on_progress, on_log, on_warning : as for :class:`MRIDeepToolsLib.jobs.CoreJob`.
-    on_done : called once with this run, when ``outputs`` or ``error`` is known; on the main thread.
+    callbacks : as for :class:`MRIDeepToolsLib.scene_run.SceneRun`.
 
     """
+
+    outputs: SegmentOutputs
 
     def __init__(
         self,
@@ -145,80 +131,20 @@ class SegmentRun:
         scores: Any = None,
         posteriors: Any = None,
         all_time_points: bool = False,
-        on_progress: Callable[[float, str, float | None], None] | None = None,
-        on_log: Callable[[str], None] | None = None,
-        on_warning: Callable[[str], None] | None = None,
-        on_done: Callable[[SegmentRun], None] | None = None,
+        **callbacks: Any,
     ) -> None:
-        self.options, self.all_time_points, self.on_done = options, all_time_points, on_done
-        self.outputs: SegmentOutputs | None = None
-        self.error: RunFailedError | None = None
-        self._volume = volume
-        targets = {"segmentation": segmentation, "volumes": volumes, "scores": scores, "posteriors": posteriors}
-        self._targets = targets
-        self._guard: Any = None
+        self.options, self.all_time_points = options, all_time_points
         self._frames: list[Any] = []
-        self._made: list[Any] = []
-        self.job = CoreJob(
-            self._arguments,
-            on_progress=on_progress,
-            on_log=on_log,
-            on_warning=on_warning,
-            on_finished=self._finished,
-        )
-
-    @property
-    def running(self) -> bool:
-        """True from the start until the results are in the scene, or the error is known."""
-        return self.job.running
-
-    def start(self) -> SegmentRun:
-        """Write the input and start the core; returns at once.
-
-        Raises
-        ------
-        NodeError, GeometryError : the input cannot be used. JobStartError : the core cannot be started.
-
-        """
-        nodes.check_volume(self._volume)
-        self._guard = nodes.SceneGuard(input=self._volume, **self._targets)
-        try:
-            self.job.start()
-        except BaseException:
-            self._guard.release()
-            raise
-        return self
-
-    def cancel(self) -> None:
-        """End the run; within two seconds nothing of it is left."""
-        self.job.cancel()
-
-    def abandon(self) -> None:
-        """Cancel, and tell nobody any more; for a panel that goes away."""
-        self.on_done = self.job.on_progress = self.job.on_log = self.job.on_warning = None
-        self.job.cancel()
-
-    def wait(self, timeout_s: float | None = None) -> SegmentOutputs:
-        """Wait while the application stays alive, and return the outputs.
-
-        Raises
-        ------
-        RunFailedError : the run failed, crashed or was cancelled, its results could not be placed, or time is over.
-
-        """
-        if self.job.wait(timeout_s) is None:
-            raise RunFailedError(_("The run has not ended in time."))
-        if self.error is not None:
-            raise self.error
-        return self.outputs
+        targets = {"segmentation": segmentation, "volumes": volumes, "scores": scores, "posteriors": posteriors}
+        super().__init__({"input": volume}, targets, **callbacks)
 
     # ------------------------------------------------------------------------------------------------------ going out
 
-    def _arguments(self, folder: Path) -> list[Any]:
+    def arguments(self, folder: Path) -> list[Any]:
         """Write the input into the job's folder and return the words of the command."""
         if self.all_time_points:
             return self._sequence_arguments(folder)
-        nodes.export_volume(self._volume, folder / "scan.nii")
+        nodes.export_volume(self.inputs["input"], folder / "scan.nii")
         words = ["segment", folder / "scan.nii", folder / "scan_dseg.nii", "--hide-names", *self.options.words()]
         for option, name in self._wanted_files().items():
             words += [f"--{option}", folder / f"scan_{name}"]
@@ -226,7 +152,7 @@ class SegmentRun:
 
     def _sequence_arguments(self, folder: Path) -> list[Any]:
         """Write all time points and lists of files: one command labels them with one loaded network."""
-        self._frames = nodes.export_sequence(self._volume, folder)
+        self._frames = nodes.export_sequence(self.inputs["input"], folder)
         endings = {"labels": "dseg.nii", **self._wanted_files()}
         lists = {"scans": [f"{frame.stem}.nii" for frame in self._frames]}
         lists.update({key: [f"{frame.stem}_{end}" for frame in self._frames] for key, end in endings.items()})
@@ -249,29 +175,9 @@ class SegmentRun:
 
     # ------------------------------------------------------------------------------------------------------- coming in
 
-    def _finished(self, outcome: Any) -> None:
-        """Put the results into the scene in one step, or keep the reason why there are none."""
-        fault: Exception | None = None
-        try:
-            if outcome.ok:
-                self._take_in(outcome)
-            else:
-                self.error = RunFailedError(outcome.sentence, outcome)
-        except GlueError as error:
-            self.error = RunFailedError(str(error))
-        except Exception as error:  # noqa: BLE001 - raised again when the panel knows that the run is over
-            self.error = RunFailedError(_("The results could not be put into the scene: {reason}").format(reason=error))
-            fault = error
-        self._guard.release()
-        if self.error is not None:
-            self._drop_made()
-        if self.on_done is not None:
-            self.on_done(self)
-        if fault is not None:
-            raise fault
-
-    def _take_in(self, outcome: Any) -> None:
-        reference = self._guard.node("input")
+    def take_in(self, outcome: Any) -> SegmentOutputs:
+        """Make nodes of the files of the core."""
+        reference = self.guard.node("input")
         outputs = SegmentOutputs(warnings=[for_the_panel(text) for text in outcome.warnings], seconds=outcome.seconds)
         outputs.model = str(outcome.results[-1].get("model", "")) if outcome.results else ""
         outputs.device = str(outcome.device.get("device", ""))
@@ -279,15 +185,15 @@ class SegmentRun:
             self._take_in_sequence(outputs, reference)
         else:
             self._take_in_volume(outputs, reference)
-        self.outputs = outputs
+        return outputs
 
     def _take_in_volume(self, outputs: SegmentOutputs, reference: Any) -> None:
         """Read the labels first: they are what everything else belongs to."""
         folder, native = self.job.folder, self.options.grid == "native"
-        target = {name: self._guard.node(name) for name in self._targets}
+        target = {name: self.guard.node(name) for name in self.targets}
         labels, table = folder / "scan_dseg.nii", folder / "scan_dseg.tsv"
         name = nodes.output_name(reference, _("labels"))
-        outputs.segmentation = self._keep(
+        outputs.segmentation = self.keep(
             nodes.import_segmentation(labels, table, reference, name, target["segmentation"], same_grid=native),
             target["segmentation"],
         )
@@ -295,18 +201,18 @@ class SegmentRun:
         if self.options.volumes:
             name = nodes.output_name(reference, _("volumes"))
             made = nodes.import_volumes_table(folder / "scan_volumes.csv", name, target["volumes"])
-            outputs.volumes = self._keep(made, target["volumes"])
-            outputs.chart = self._keep(nodes.volumes_chart(made, made.GetName()))
+            outputs.volumes = self.keep(made, target["volumes"])
+            outputs.chart = self.keep(nodes.volumes_chart(made, made.GetName()))
             outputs.chart.SetName(f"{made.GetName()} - {_('chart')}")
         if self.options.scores:
             name = nodes.output_name(reference, _("quality"))
             made = nodes.import_scores_table(folder / "scan_scores.csv", name, target["scores"])
-            outputs.scores = self._keep(made, target["scores"])
+            outputs.scores = self.keep(made, target["scores"])
         if self.options.posteriors:
             name, same = nodes.output_name(reference, _("soft maps")), reference if native else None
             path = folder / "scan_posteriors.nii"
             made = nodes.import_posteriors(path, same, name, target["posteriors"], table_path=table)
-            outputs.posteriors = self._keep(made, target["posteriors"])
+            outputs.posteriors = self.keep(made, target["posteriors"])
         self._place(outputs, reference, folder / "scan_dseg.json")
 
     def _take_in_sequence(self, outputs: SegmentOutputs, reference: Any) -> None:
@@ -314,14 +220,16 @@ class SegmentRun:
         name = nodes.output_name(reference, _("labels"))
         made = nodes.import_segmentation_sequence(self._frames, folder, reference, name)
         outputs.sequence, outputs.segmentation = made
-        self._made += [node for node in made if node is not None]
+        for node in made:
+            if node is not None:
+                self.keep(node)
         for option, ending, what in (("volumes", "volumes", _("volumes")), ("qc", "scores", _("quality"))):
             if option not in self._wanted_files():
                 continue
             merged = self._merge([folder / f"{frame.stem}_{ending}.csv" for frame in self._frames])
-            target = self._guard.node(ending)
+            target = self.guard.node(ending)
             table = nodes.import_table(merged, nodes.output_name(reference, what), target)
-            setattr(outputs, ending, self._keep(table, target))
+            setattr(outputs, ending, self.keep(table, target))
         self._place(outputs, reference, folder / f"{stem}_dseg.json")
 
     def _merge(self, paths: list[Path]) -> Path:
@@ -344,15 +252,3 @@ class SegmentRun:
             if node is not None:
                 nodes.place_beside(node, reference)
                 nodes.set_provenance(node, sidecar)
-
-    def _keep(self, node: Any, target: Any = None) -> Any:
-        """Remember a new node, so that it can be taken back when a later step fails."""
-        if node is not target:
-            self._made.append(node)
-        return node
-
-    def _drop_made(self) -> None:
-        for node in reversed(self._made):
-            if slicer.mrmlScene.IsNodePresent(node):
-                slicer.mrmlScene.RemoveNode(node)
-        self._made.clear()
