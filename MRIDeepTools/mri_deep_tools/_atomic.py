@@ -19,7 +19,23 @@ from pathlib import Path
 from ._formats import SUFFIXES, split_suffix
 from .errors import MRIDeepToolsError, OutputError, RequestError
 
-SIDE_SUFFIXES = (".csv", ".tsv", ".json", ".html", ".png", ".svg", ".pdf", ".txt", ".md", ".npy", ".yaml", ".toml")
+SIDE_SUFFIXES = (
+    ".csv",
+    ".tsv",
+    ".json",
+    ".html",
+    ".png",
+    ".svg",
+    ".pdf",
+    ".txt",
+    ".md",
+    ".npy",
+    ".yaml",
+    ".toml",
+    ".bval",
+    ".bvec",
+    ".tfm",
+)
 """Suffixes of results that are not images."""
 
 _WEIGHT_SUFFIXES = (".h5", ".safetensors", ".ckpt", ".pt", ".pth")
