@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, RequestError
 from ..progress import Progress
-from . import denoiser_pairs, thick_slices
+from . import contrast_pairs, denoiser_pairs, dmri_scans, thick_slices
 from .configured import add_config_options, configured, wanted
 from .options import add_common_options, positive
 from .outputs import OutputSet, check_outputs
@@ -45,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common_options(scans)
     denoiser_pairs.add_action(actions)
     thick_slices.add_action(actions)
+    dmri_scans.add_action(actions)
+    contrast_pairs.add_action(actions)
 
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
@@ -60,6 +62,12 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
         return
     if args.action == "thick-slices":
         thick_slices.run(args, progress)
+        return
+    if args.action == "dmri":
+        dmri_scans.run(args, progress)
+        return
+    if args.action == "contrast-pairs":
+        contrast_pairs.run(args, progress)
         return
     config = configured(_base(args.generator), wanted(args), args)
     if args.print_config:

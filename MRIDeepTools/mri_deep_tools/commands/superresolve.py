@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = "an image file, or a folder with one DICOM series"
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="the result, or a folder for it")
     parser.add_argument("--t2", type=Path, required=True, metavar="FILE", help=f"thick-slice T2w scan: {kinds}")
-    parser.add_argument("--t1", type=Path, required=True, metavar="FILE", help=f"isotropic T1w scan: {kinds}")
+    parser.add_argument("--t1", type=Path, metavar="FILE", help=f"isotropic T1w scan, where there is one: {kinds}")
     _add_model_options(parser.add_argument_group("model"))
     _add_geometry_options(parser.add_argument_group("geometry"))
     outputs = parser.add_argument_group("outputs")
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_model_options(group: Any) -> None:
     weights = group.add_mutually_exclusive_group()
-    weights.add_argument("--model", metavar="NAME", help="see `mri-deep-tools models list` (default: baby-ai)")
+    weights.add_argument("--model", metavar="NAME", help="(default: baby-ai, or superresolve-lite)")
     weights.add_argument("--weights", type=Path, metavar="FILE", help="weights of your own (.pth or .safetensors)")
     group.add_argument(
         "--window",
@@ -82,7 +82,8 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     from ..provenance import sidecar_path
     from ..superresolve.predict import SuperResolver
 
-    for path in (args.t2, args.t1, *([args.template] if args.template else [])):
+    given = [path for path in (args.t2, args.t1, args.template) if path is not None]
+    for path in given:
         if not path.exists():
             raise InputError(f"{path.name} does not exist", "check the path of the input")
     image = _output(args)
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     if args.report is not None and args.report.suffix.lower() not in (".html", ".htm"):
         raise RequestError(f"--report {args.report.name} does not end in .html", "name a .html file")
     outputs = [image, sidecar_path(image), *extra.values(), *([args.report] if args.report else [])]
-    check_outputs(outputs, [args.t2, args.t1], overwrite=args.overwrite)
+    check_outputs(outputs, given, overwrite=args.overwrite)
     try:
         result = resolver.superresolve(args.t2, args.t1, progress)
     except KeyboardInterrupt:
@@ -182,7 +183,7 @@ def _record(
 
     record = make_record(
         "superresolve",
-        [args.t2, args.t1, *([args.template] if args.template else [])],
+        [path for path in (args.t2, args.t1, args.template) if path is not None],
         model_use(result.model if args.weights is None else result.weights, result.weights),
         device=result.device,
         options=resolver.options.told(),
@@ -201,14 +202,20 @@ def _record(
             entry["Name"] = path.name
     record["Slices"] = None if result.slices is None else result.slices.as_record()
     record["Honesty"] = None if result.honesty is None else _finite(result.honesty.as_record())
-    record["Alignment"] = {
-        "T2wToT1wRasMm": [[round(float(value), 6) for value in row] for row in result.t2_to_t1],
-        "Registered": "given" if args.registered else "rigid, by this program",
-        "RotationDegrees": round(_rotation_degrees(result.t2_to_t1), 3),
-        "HeadOverlap": round(result.overlap, 4),
-        "MutualInformation": round(result.mutual_information, 4),
-    }
+    record["Alignment"] = None if result.t2_to_t1 is None else _alignment(args, result)
     return record
+
+
+def _alignment(args: argparse.Namespace, result: SuperResolutionResult) -> dict[str, Any]:
+    """Return how the two scans lie to each other."""
+    matrix: Any = result.t2_to_t1
+    return {
+        "T2wToT1wRasMm": [[round(float(value), 6) for value in row] for row in matrix],
+        "Registered": "given" if args.registered else "rigid, by this program",
+        "RotationDegrees": round(_rotation_degrees(matrix), 3),
+        "HeadOverlap": round(result.overlap or 0.0, 4),
+        "MutualInformation": round(result.mutual_information or 0.0, 4),
+    }
 
 
 def _rotation_degrees(matrix: Any) -> float:

@@ -32,6 +32,8 @@ class ResUNetSpec:
     in_channels, out_channels : T1w and T2w; the isotropic T2w.
     patch : side of the only cubes that the network takes, where kernels are cut down to the taps that such cubes
         reach; None = whole kernels, any sides that are multiples of ``multiple``.
+    residual : the network's answer is added to the T2w that it is given; the published one gives the image itself.
+    t2_alone : the network was trained to work without a T1w (zeros in its channel) too.
 
     """
 
@@ -40,6 +42,8 @@ class ResUNetSpec:
     in_channels: int = 2
     out_channels: int = 1
     patch: int | None = None
+    residual: bool = False
+    t2_alone: bool = False
 
     @property
     def depth(self) -> int:
@@ -166,14 +170,14 @@ class ResUNet(nn.Module):
 
         Sides are multiples of ``spec.multiple``, or ``spec.patch`` where that is set. The output is not clipped.
         """
-        passed = []
+        given, passed = x[:, 1:2], []
         for block in self.down:
             x = block(x)
             passed.append(x)
         x = self.bottom(x)
         for level in reversed(range(self.spec.depth)):
             x = self.up[level](torch.cat([passed[level], x], dim=1))
-        return x
+        return given + x if self.spec.residual else x
 
     def layers(self) -> Iterator[tuple[str, nn.Conv3d | nn.ConvTranspose3d, slice]]:
         """Yield name, convolution and reachable taps (along each axis) of every convolution."""

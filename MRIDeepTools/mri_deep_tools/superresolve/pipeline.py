@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, RequestError
+from ..errors import InputError, RequestError, WeightsError
 from ..geometry import Grid, Reorient, resample_to
 from ..inference import available_memory, require_memory, run_with_fallback
 from ..progress import Progress
@@ -40,15 +40,15 @@ class Outcome:
     interpolated: Volume
     slices: SliceGeometry | None
     honesty: HonestyCheck | None
-    t2_to_t1: np.ndarray
-    overlap: float
-    mutual_information: float
+    t2_to_t1: np.ndarray | None
+    overlap: float | None
+    mutual_information: float | None
     device: str
 
 
 def run(
     t2: Volume,
-    t1: Volume,
+    t1: Volume | None,
     template: Volume | None,
     path: Path | None,
     load: Callable[[], ResUNet],
@@ -57,7 +57,7 @@ def run(
     dtype: torch.dtype,
     progress: Progress,
 ) -> Outcome:
-    """Super-resolve one pair; ``load`` gives the network and is called after the memory check."""
+    """Super-resolve one pair, or a T2w scan alone; ``load`` gives the network and is called after the memory check."""
     return _Run(t2, t1, template, path, options, progress).outcome(load, device, dtype)
 
 
@@ -67,17 +67,19 @@ class _Run:
     def __init__(
         self,
         t2: Volume,
-        t1: Volume,
+        t1: Volume | None,
         template: Volume | None,
         path: Path | None,
         options: SuperResolveOptions,
         progress: Progress,
     ) -> None:
+        self.alone = t1 is None
+        t1 = t2.with_data(np.zeros(t2.shape3, dtype=np.float32)) if t1 is None else t1
         self.t2, self.t1, self.template, self.options, self.progress = t2, t1, template, options, progress
         self.t2_name, self.t1_name = (
             volume.source.file_name or f"the {role} scan" for volume, role in ((t2, "T2w"), (t1, "T1w"))
         )
-        for note in name_conflicts(self.t2_name, self.t1_name):
+        for note in [] if self.alone else name_conflicts(self.t2_name, self.t1_name):
             progress.warn(note)
         self.slices = detect_slices(
             t2,
@@ -86,12 +88,13 @@ class _Run:
             thickness_mm=options.slice_thickness,
             spacing_mm=options.slice_spacing,
         )
-        for volume, name in ((t2, self.t2_name), (t1, self.t1_name)):
+        for volume, name in ((t2, self.t2_name), (t1, self.t1_name))[: 1 if self.alone else 2]:
             Scaling.of(volume.data, name)  # an error for scans without content
         self.measured = self.slices is not None and options.slice_spacing is None
         if not options.compatible:
             self._check_slices()
-            self.t2, self.t1 = (self._shifted(volume) for volume in (self.t2, self.t1))
+            self.t2 = self._shifted(self.t2)
+            self.t1 = self.t1 if self.alone else self._shifted(self.t1)
 
     def _check_slices(self) -> None:
         """Say what is odd about the slices, or that there is nothing to do."""
@@ -122,13 +125,17 @@ class _Run:
             t2_to_t1, template_to_t1 = self._register()
             frame = self._frame(t2_to_t1, template_to_t1)
             self._require_overlap(frame)
-            scaled = _Scaled.of(frame, self.t1_name, self.t2_name)
-            overlap, information = self._check_pair(scaled)
+            scaled = _Scaled.of(frame, self.t2_name, None if self.alone else self.t1_name)
+            overlap, information = (None, None) if self.alone else self._check_pair(scaled)
         with self.progress.stage("load"):
             shape = padded_shape(frame.t2.shape3)
             needed = _PROGRAM + int(np.prod(shape)) * _PER_VOXEL
             require_memory(needed, available_memory(), "super-resolution", "close other programs")
             network = load()
+            if self.alone and not network.spec.t2_alone:
+                raise WeightsError(
+                    "this model needs a T1w scan beside the T2w scan", "give one, or use --model superresolve-lite"
+                )
         with self.progress.stage("super-resolve"):
             values, used = self._predict(network, scaled, device, dtype)
         with self.progress.stage("check"):
@@ -140,7 +147,7 @@ class _Run:
             interpolated=self._shown(interpolated, frame, scaled),
             slices=self.slices,
             honesty=honesty,
-            t2_to_t1=t2_to_t1,
+            t2_to_t1=None if self.alone else t2_to_t1,
             overlap=overlap,
             mutual_information=information,
             device=used,
@@ -152,16 +159,16 @@ class _Run:
         """Return the rigid transforms T2w to T1w and template to T1w (RAS, mm); identities where not needed."""
         if self.options.registered:
             return np.eye(4), np.eye(4)
-        t2_to_t1 = self._rigid(self.t2, 0.0)
+        t2_to_t1 = np.eye(4) if self.alone else self._rigid(self.t2, 0.0)
         return t2_to_t1, np.eye(4) if self.template is None else self._rigid(self.template, 0.5)
 
     def _rigid(self, fixed: Volume, begin: float) -> np.ndarray:
-        """Return the rigid transform from world points of ``fixed`` to those of the T1w scan."""
+        """Return the rigid transform from world points of ``fixed`` to those of the T1w scan (of the T2w, if alone)."""
         from ..registration import register_rigid
 
         share = 1.0 if self.template is None else 0.5
         found = register_rigid(
-            self.t1,
+            self.t2 if self.alone else self.t1,
             fixed,
             metric="mutual-information",
             threads=self.options.threads,
@@ -288,12 +295,16 @@ class _Scaled:
     pad: Any
 
     @classmethod
-    def of(cls, frame: Frame, t1_name: str, t2_name: str) -> _Scaled:
-        t1, _ = pad_volume(frame.t1)
+    def of(cls, frame: Frame, t2_name: str, t1_name: str | None) -> _Scaled:
+        """Scale a frame; without a name of the T1w scan its channel is 0."""
         t2, step = pad_volume(frame.t2)
-        scalings = Scaling.of(t1.data, t1_name), Scaling.of(t2.data, t2_name)
-        channels = np.stack([scalings[0].apply(t1.data), scalings[1].apply(t2.data)]).astype(np.float32)
-        return cls(channels, t2.affine, scalings[1], step)
+        scaling = Scaling.of(t2.data, t2_name)
+        channels = np.zeros((2, *t2.shape3), dtype=np.float32)
+        channels[1] = scaling.apply(t2.data)
+        if t1_name is not None:
+            t1, _ = pad_volume(frame.t1)
+            channels[0] = Scaling.of(t1.data, t1_name).apply(t1.data)
+        return cls(channels, t2.affine, scaling, step)
 
     def unpad(self, volume: Volume) -> Volume:
         """Take the margins off."""

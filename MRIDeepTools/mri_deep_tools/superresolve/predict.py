@@ -25,9 +25,16 @@ from .slices import SliceGeometry
 if TYPE_CHECKING:
     from .network import ResUNet
 
-__all__ = ["DEFAULT_MODEL", "SuperResolutionResult", "SuperResolveOptions", "SuperResolver", "superresolve"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "LITE_MODEL",
+    "SuperResolutionResult",
+    "SuperResolveOptions",
+    "SuperResolver",
+    "superresolve",
+]
 
-DEFAULT_MODEL = "baby-ai"
+DEFAULT_MODEL, LITE_MODEL = "baby-ai", "superresolve-lite"
 STAGES = (("read", 1.0), ("align", 8.0), ("load", 3.0), ("super-resolve", 60.0), ("check", 3.0))
 
 
@@ -90,8 +97,8 @@ class SuperResolutionResult:
     interpolated : the T2w scan on the grid of ``image`` as the network saw it, before scaling; for comparison.
     slices : how the T2w scan was acquired; None where that is not known.
     honesty : the result against the measured slices; None where the slices are not known.
-    t2_to_t1 : (4, 4) rigid transform, world points (RAS, mm) of the T2w scan to the T1w scan's.
-    overlap, mutual_information : how well the aligned scans fit; see :func:`.frames.plausibility`.
+    t2_to_t1 : (4, 4) rigid transform, world points (RAS, mm) of the T2w scan to the T1w scan's; None without T1w.
+    overlap, mutual_information : how well the aligned scans fit; see :func:`.frames.plausibility`. None without T1w.
     seconds : wall-clock seconds per stage.
     peak_memory_bytes : highest memory use of the process (of the device, on a GPU).
     model, weights : name of the model and its file.
@@ -104,9 +111,9 @@ class SuperResolutionResult:
     interpolated: Volume
     slices: SliceGeometry | None
     honesty: HonestyCheck | None
-    t2_to_t1: np.ndarray
-    overlap: float
-    mutual_information: float
+    t2_to_t1: np.ndarray | None
+    overlap: float | None
+    mutual_information: float | None
     seconds: dict[str, float]
     peak_memory_bytes: int
     model: str
@@ -128,21 +135,26 @@ class SuperResolver:
         self.options = options if options is not None else SuperResolveOptions(**keywords)
         self.device = pick_device(self.options.device)
         self.dtype = pick_precision(self.options.precision, self.device)
-        self.model, self.weights = _find_weights(self.options)
+        self.model, self.weights, self.note = _find_weights(self.options)
         self._network: ResUNet | None = None
 
     def superresolve(
-        self, t2: str | Path | Volume, t1: str | Path | Volume, progress: ProgressCallback | Progress | None = None
+        self,
+        t2: str | Path | Volume,
+        t1: str | Path | Volume | None = None,
+        progress: ProgressCallback | Progress | None = None,
     ) -> SuperResolutionResult:
-        """Super-resolve one pair; see :func:`superresolve`."""
+        """Super-resolve one pair, or a T2w scan alone; see :func:`superresolve`."""
         from .pipeline import run
 
         options, progress = self.options, progress if isinstance(progress, Progress) else Progress(progress)
         progress.plan(STAGES)
         before = len(progress.warnings), dict(progress.seconds)
         threads = set_threads(options.threads)
+        if self.note:
+            progress.warn(self.note)
         with progress.stage("read"):
-            scans = _read(t2, "T2w", progress), _read(t1, "T1w", progress)
+            scans = _read(t2, "T2w", progress), None if t1 is None else _read(t1, "T1w", progress)
             template = None if options.template is None else _read(options.template, "template", progress)
         precision = str(self.dtype).removeprefix("torch.")
         progress.device(str(self.device), threads=threads, precision=precision, model=self.model)
@@ -178,7 +190,7 @@ class SuperResolver:
 
 def superresolve(
     t2: str | Path | Volume,
-    t1: str | Path | Volume,
+    t1: str | Path | Volume | None = None,
     *,
     model: str | None = None,
     weights: str | Path | None = None,
@@ -201,7 +213,8 @@ def superresolve(
 
     Parameters
     ----------
-    t2, t1 : image files, folders with one DICOM series each, or Volumes.
+    t2, t1 : image files, folders with one DICOM series each, or Volumes. Without ``t1`` the model must be one that
+        was trained for that (``superresolve-lite``).
     model : name from the list of models; None takes ``baby-ai``.
     weights : in place of ``model``: a ``.pth`` of the published network, or ``.safetensors`` of our training.
     registered : the scans lie in one world space already, so nothing is registered. On one grid of 1 mm voxels they
@@ -229,19 +242,19 @@ def superresolve(
     return SuperResolver(**keywords).superresolve(t2, t1, progress)
 
 
-def _find_weights(options: SuperResolveOptions) -> tuple[str, Path]:
-    """Return name and file of the model without reading it."""
+def _find_weights(options: SuperResolveOptions) -> tuple[str, Path, str]:
+    """Return name and file of the model without reading it, and a note when it is not the one to be expected."""
     if options.weights is not None:
         path = Path(options.weights)
         if not path.is_file():
             raise WeightsError(f"weights file {path.name} does not exist", "check the name")
-        return path.name, path
+        return path.name, path, ""
     from ..models import get_model, model_path
 
-    name = options.model or DEFAULT_MODEL
+    name, note = options.model or DEFAULT_MODEL, ""
     if get_model(name).task != "superresolve":
         raise RequestError(f"the model {name} is not for super-resolution", "see `mri-deep-tools models list`")
-    return name, model_path(name)
+    return name, model_path(name), note
 
 
 def _read(scan: str | Path | Volume, role: str, progress: Progress) -> Volume:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["comparison_png", "honesty_png", "write_superresolution_report"]
 
 METHOD = (
-    "A convolutional network made this image from a T2w scan with thick slices and a T1w scan of the same person. "
+    "A convolutional network made this image from a T2w scan with thick slices and, where one was given, a T1w scan of "
+    "the same person. "
     "What lies between the measured slices was not measured: it is what the network holds likely. Fine structures, and "
     "lesions above all, may be missing or invented."
 )
@@ -45,8 +46,11 @@ def write_superresolution_report(
         if result.honesty is not None:
             sections += _honesty_sections(result.honesty, Path(folder))
         facts: dict[str, Any] = {} if result.slices is None else {"T2w scan": result.slices.words()}
-        facts["Overlap of the heads after alignment"] = f"{result.overlap:.3f}"
-        facts["Normalised mutual information"] = f"{result.mutual_information:.3f}"
+        if result.overlap is None:
+            facts["T1w scan"] = "none was given"
+        else:
+            facts["Overlap of the heads after alignment"] = f"{result.overlap:.3f}"
+            facts["Normalised mutual information"] = f"{result.mutual_information:.3f}"
         sections.append(KeyValues("The two scans", facts))
         return write_report(path, title="Super-resolved T2w scan", sections=sections, record=record)
 

@@ -2,7 +2,8 @@
 
 The published recipe (section by section in ``--print-config``) is the default, except that pairs are split by subject
 and thick slices are made on the fly. Beside the checkpoints a run writes ``weights/<start>_model_weights.pth`` of the
-best validation loss, in the published layout, and one row of ``training_info.csv``.
+best validation loss, in the published layout (``.safetensors`` for a residual network), and one row of
+``training_info.csv``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +22,10 @@ from torch.utils.data import DataLoader
 from ..errors import RequestError
 from ..progress import Progress
 from ..training import Endless, RunOptions, fit, learning_rate_factor, require_lightning
-from .network import PUBLISHED, ResUNet, ResUNetSpec
+from .network import PUBLISHED, ResUNet, ResUNetSpec, UpBlock
 from .preprocess import PATCH, STRIDE
 from .training_data import PatchSource, Recipe, find_pairs, split_pairs
-from .weights import load_network, to_upstream
+from .weights import load_network, save_network, to_upstream
 
 __all__ = ["CSV_COLUMNS", "TrainingConfig", "train"]
 
@@ -102,12 +103,19 @@ class TrainingConfig:
         default_factory=lambda: list(PUBLISHED.channels), metadata={"help": "features of the levels"}
     )
     units: int = field(default=PUBLISHED.units, metadata={"help": "convolutions per block"})
+    residual: bool = field(default=False, metadata={"help": "learn what to add to the T2w, not the image (published)"})
     initial_weights: str = field(default="", metadata={"help": "weights file to start from; must fit the network"})
     note: str = field(default="", metadata={"help": "text for training_info.csv"})
     run: RunOptions = field(
         default_factory=RunOptions,
         metadata={"help": "where and how the training runs; validation comes after every epoch"},
     )
+
+    def spec(self) -> ResUNetSpec:
+        """Return the numbers of the network."""
+        return ResUNetSpec(
+            tuple(self.channels), self.units, residual=self.residual, t2_alone=self.residual and self.t1_dropout > 0
+        )
 
     def recipe(self, **changes: Any) -> Recipe:
         """Return how samples are made."""
@@ -129,7 +137,9 @@ def make_module(config: TrainingConfig, source: PatchSource, held: PatchSource |
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(config.run.seed)
-            self.network = ResUNet(ResUNetSpec(tuple(config.channels), config.units))
+            self.network = ResUNet(config.spec())
+            if config.residual:
+                begin_as_identity(self.network)
             if config.initial_weights:
                 self.network.load_state_dict(_initial(config))
             self.register_buffer("seen", torch.zeros((), dtype=torch.long))
@@ -201,14 +211,15 @@ def make_module(config: TrainingConfig, source: PatchSource, held: PatchSource |
                 self.trainer.should_stop = True
 
         def _keep(self, epoch: int, validated: float) -> None:
-            save_upstream(self.network, self.weights_path())
+            save_weights(self.network, self.weights_path(), config.patch)
             for logger in self.loggers:
                 if hasattr(logger.experiment, "add_text"):
                     logger.experiment.add_text("Best Model", f"epoch {epoch}, validation loss {validated:.6g}", epoch)
 
         def weights_path(self) -> Path:
             """Return where the best weights are."""
-            return folder / "weights" / f"{self.book['start']}_model_weights.pth"
+            suffix = ".safetensors" if config.residual else ".pth"
+            return folder / "weights" / f"{self.book['start']}_model_weights{suffix}"
 
         def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
             """Keep the books with the weights."""
@@ -232,7 +243,7 @@ def make_module(config: TrainingConfig, source: PatchSource, held: PatchSource |
             if complete and self.book["written"] != step and self.trainer.is_global_zero:
                 self.book["written"] = step  # starting a complete run again adds no row
                 if held is None:
-                    save_upstream(self.network, self.weights_path())
+                    save_weights(self.network, self.weights_path(), config.patch)
                 write_row(folder / "training_info.csv", config, facts, self.book, self.weights_path())
 
         def configure_optimizers(self) -> Any:
@@ -245,6 +256,19 @@ def make_module(config: TrainingConfig, source: PatchSource, held: PatchSource |
             return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     return BabyAITraining()
+
+
+def begin_as_identity(network: ResUNet) -> None:
+    """Set the last layers of a residual network to 0, so that training begins at the interpolated scan."""
+    top = cast(UpBlock, network.up[0])
+    for unit in (top.up, top.unit):
+        for tensor in unit.conv.parameters():
+            torch.nn.init.zeros_(tensor)
+
+
+def save_weights(network: ResUNet, path: Path, patch: int) -> Path:
+    """Write weights as the suffix says: ``.pth`` in the published layout, ``.safetensors`` with its numbers."""
+    return save_upstream(network, path) if path.suffix == ".pth" else save_network(network, path, patch)
 
 
 def save_upstream(network: ResUNet, path: Path) -> Path:
@@ -297,7 +321,7 @@ def write_row(path: Path, config: TrainingConfig, facts: dict[str, Any], book: d
 
 def _initial(config: TrainingConfig) -> dict[str, torch.Tensor]:
     network = load_network(config.initial_weights, whole=True)
-    if network.spec != ResUNetSpec(tuple(config.channels), config.units):
+    if network.spec != config.spec():
         name = Path(config.initial_weights).name
         raise RequestError(
             f"{name} is of a network with channels {network.spec.channels} and {network.spec.units} units",
