@@ -125,6 +125,8 @@ class PatchEngine:
     ) -> torch.Tensor:
         """Return volumes (P, q, x, y, z) on the CPU from states (P, state, x, y, z) and directions (q, 3).
 
+        Of a network that ``adds``, what it adds.
+
         Parameters
         ----------
         states, bvecs :
@@ -195,6 +197,11 @@ def _affine(unit: ConvUnit) -> tuple[torch.Tensor, torch.Tensor]:
     return scale, bias - mean * scale
 
 
+def _floor(network: RCNN) -> float:
+    """Return the smallest value that a decoder gives: 0, or none where it only adds to something else."""
+    return -float("inf") if network.adds else 0.0
+
+
 class _PointwiseEncoder:
     """The 1D encoder on rows (voxel, volume), one patch at a time; only its two normalisations see whole patches."""
 
@@ -240,8 +247,10 @@ class _PointwiseEncoder:
         return functional.silu(torch.addmm(layer.bias, x, layer.weight), inplace=True)
 
     def _normalised(self, x: torch.Tensor, index: int, voxels: int) -> torch.Tensor:
-        """Normalise rows (voxel volume, channel) over the voxels; see :class:`.network.SpatialNorm`."""
+        """Normalise rows (voxel volume, channel): over the voxels (:class:`.network.SpatialNorm`), or as learned."""
         norm, width = self.norms[index], x.shape[1]
+        if isinstance(norm, KerasBatchNorm):
+            return torch.addcmul(self.layers[index].shift, x, self.layers[index].scale, out=x)
         columns = x.view(voxels, -1)
         mean, variance = sequential_moments(columns)
         columns.sub_(mean).mul_(torch.rsqrt(variance + EPSILON))
@@ -261,7 +270,7 @@ class _PointwiseDecoder:
             before = layers[-1] if layers else None
             layers.append(_Dense.of(unit, before, before.weight.shape[1] if before else 0))
         self.layers = [layer.float() for layer in layers]
-        self.state = network.state_channels
+        self.state, self.floor = network.state_channels, _floor(network)
         self.features = [self.state, *(layer.weight.shape[1] for layer in self.layers[:-1])]
 
     def __call__(
@@ -298,7 +307,7 @@ class _PointwiseDecoder:
                 functional.silu(x, inplace=True)
                 y = space.take(f"layer{index}", count, layer.weight.shape[1])
                 x = torch.addmm(biases[index + 1][target], x, layer.weight[:inside], out=y)
-            out[:, target] = x[:, 0].clamp_min(0)
+            out[:, target] = x[:, 0].clamp_min(self.floor)
 
 
 class _SpectralDecoder:
@@ -306,7 +315,7 @@ class _SpectralDecoder:
 
     def __init__(self, network: RCNN, batch: int) -> None:
         self.patch, self.batch, unit = network.patch, batch, network.decoder.unit
-        self.state = network.state_channels
+        self.state, self.floor = network.state_channels, _floor(network)
         first = _Dense.of(unit("dcvl1"))
         second = _Dense.of(unit("dcvl2"), first, first.weight.shape[1])
         self.first, self.second = first.float(), second.float()
@@ -372,7 +381,7 @@ class _SpectralDecoder:
         for start in range(0, rows.shape[0], _ROWS):
             y = torch.addmm(self.third.bias, rows[start : start + _ROWS], self.third.weight)
             y = torch.addmm(self.last.bias, functional.silu(y, inplace=True), self.last.weight)
-            flat[start : start + _ROWS] = y[:, 0].clamp_min(0)
+            flat[start : start + _ROWS] = y[:, 0].clamp_min(self.floor)
         return out.view(self.patch**3, -1)
 
 

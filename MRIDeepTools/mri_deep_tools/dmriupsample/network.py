@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .harmonics import predict_damped
+
 __all__ = [
     "PATCH",
     "RCNN",
@@ -82,11 +84,16 @@ def unit_names(dims: int) -> tuple[str, ...]:
     return (*(u.name for block in encoder for u in block), "conv_lstm", *(u.name for block in decoder for u in block))
 
 
-def _sized(blocks: tuple[Block, ...], widths: Mapping[str, int] | None) -> tuple[Block, ...]:
-    """Return blocks with other widths, by unit name; units that are not named stay as published."""
-    if not widths:
-        return blocks
-    return tuple(tuple(replace(u, channels=int(widths.get(u.name, u.channels))) for u in block) for block in blocks)
+def _sized(
+    blocks: tuple[Block, ...], widths: Mapping[str, int] | None, spatial: Norm = "instance"
+) -> tuple[Block, ...]:
+    """Return blocks with other widths, by unit name, and ``spatial`` where the norm is that of patches."""
+
+    def sized(unit: Unit) -> Unit:
+        channels = int((widths or {}).get(unit.name, unit.channels))
+        return replace(unit, channels=channels, norm=spatial if unit.norm == "instance" else unit.norm)
+
+    return tuple(tuple(sized(unit) for unit in block) for block in blocks)
 
 
 def same_conv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -170,11 +177,14 @@ class KerasBatchNorm(nn.Module):
 
 
 class ConvUnit(nn.Module):
-    """Convolution, activation (swish; ReLU for the last layer), normalisation, in this order."""
+    """Convolution, activation (swish; ReLU for the last layer), normalisation, in this order.
+
+    ``linear`` set leaves the activation out.
+    """
 
     def __init__(self, channels_in: int, unit: Unit, *, last: bool = False, patch: int = PATCH) -> None:
         super().__init__()
-        self.unit, self.last = unit, last
+        self.unit, self.last, self.linear = unit, last, False
         shape = (unit.channels, channels_in, unit.kernel, unit.kernel, unit.kernel)
         self.weight = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.zeros(unit.channels))
@@ -185,7 +195,9 @@ class ConvUnit(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the unit to (N, C, x, y, z)."""
         x = same_conv(x, self.weight, self.bias)
-        return self.norm(torch.relu(x) if self.last else functional.silu(x))
+        if not self.linear:
+            x = torch.relu(x) if self.last else functional.silu(x)
+        return cast(torch.Tensor, self.norm(x))
 
 
 class ConvLSTM(nn.Module):
@@ -244,10 +256,12 @@ class _Stack(nn.Module):
 class Encoder(_Stack):
     """Measured volumes with directions to a state."""
 
-    def __init__(self, dims: int, patch: int = PATCH, widths: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, dims: int, patch: int = PATCH, widths: Mapping[str, int] | None = None, spatial: Norm = "instance"
+    ) -> None:
         super().__init__()
-        self.blocks = _sized(_ENCODERS[dims], widths)
-        channels = self.add(4, _sized((_FIRST,), widths)[0], patch)
+        self.blocks = _sized(_ENCODERS[dims], widths, spatial)
+        channels = self.add(4, _sized((_FIRST,), widths, spatial)[0], patch)
         for block in self.blocks:
             channels = self.add(channels, block, patch) + 4
         for block in _sized(_NARROW, widths):
@@ -303,14 +317,39 @@ class RCNN(nn.Module):
         Edge of a patch in voxels.
     widths :
         Channels of layers by name (:func:`unit_names`) where they differ from the published ones.
+    spatial :
+        Norm of the first layers: ``instance`` over a patch, as published, or ``batch``; with it a voxel of the 1D
+        network depends on itself alone, whatever lies around it, and there are no seams between patches.
+    smoothing :
+        None: as published. A number: the network adds to spherical harmonics damped by it (:mod:`.harmonics`).
 
     """
 
-    def __init__(self, dims: int, patch: int = PATCH, widths: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        dims: int,
+        patch: int = PATCH,
+        widths: Mapping[str, int] | None = None,
+        *,
+        spatial: Norm = "instance",
+        smoothing: float | None = None,
+    ) -> None:
         super().__init__()
         self.dims, self.patch = dims, patch
-        self.encoder = Encoder(dims, patch, widths)
+        self.encoder = Encoder(dims, patch, widths, spatial)
         self.decoder = Decoder(dims, self.encoder.conv_lstm.channels, widths)
+        if smoothing is not None:
+            self.register_buffer("smoothing", torch.tensor(float(smoothing)))
+            self.decoder.unit("dc4").linear = True
+
+    @property
+    def adds(self) -> bool:
+        """Whether what the decoder gives is to be added to :meth:`base` and the sum cut off at 0."""
+        return "smoothing" in self._buffers
+
+    def base(self, images: torch.Tensor, bvecs_in: torch.Tensor, bvecs_out: torch.Tensor) -> torch.Tensor:
+        """Return what a network that ``adds`` adds to; arguments and result as of the network itself."""
+        return predict_damped(images, bvecs_in, bvecs_out, float(cast(torch.Tensor, self.smoothing)))
 
     @property
     def state_channels(self) -> int:
@@ -319,4 +358,5 @@ class RCNN(nn.Module):
 
     def forward(self, images: torch.Tensor, bvecs_in: torch.Tensor, bvecs_out: torch.Tensor) -> torch.Tensor:
         """Return volumes (B, q_out, x, y, z) from volumes (B, q_in, x, y, z) and directions (B, q, 3) of both."""
-        return cast(torch.Tensor, self.decoder(self.encoder(images, bvecs_in), bvecs_out))
+        out = cast(torch.Tensor, self.decoder(self.encoder(images, bvecs_in), bvecs_out))
+        return torch.relu(out + self.base(images, bvecs_in, bvecs_out)) if self.adds else out

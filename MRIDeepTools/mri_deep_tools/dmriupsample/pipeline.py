@@ -126,7 +126,16 @@ def _predict(
         told(0.05)
         voxels = None if inside is None else torch.from_numpy(inside)
         result = engine.decode(states, wanted, voxels, lambda part: told(0.05 + 0.95 * part)).numpy()
+        if network.adds:
+            result += _base(network, patches, task.bvecs_in, bvecs_out)
+            np.maximum(result, 0, out=result)
         if inside is not None:
             result *= inside[:, None]
         grid.put(out, result * np.float32(task.xmax), which)
     return out
+
+
+def _base(network: RCNN, patches: np.ndarray, bvecs_in: np.ndarray, bvecs_out: np.ndarray) -> np.ndarray:
+    """Return what the network adds to, (P, q_out, x, y, z), from patches (P, q_in, x, y, z)."""
+    given, wanted = (torch.from_numpy(np.ascontiguousarray(v))[None] for v in (bvecs_in, bvecs_out))
+    return np.asarray(network.base(torch.from_numpy(patches), given, wanted))

@@ -1,8 +1,8 @@
 """From weights files to networks: published TensorFlow checkpoints, and our own safetensors.
 
-Our own files may hold networks of other widths than the published ones; the widths are read from the shapes of the
-tensors, and what cannot be seen in them (:class:`Facts`) stands in the file's metadata. Tensors may be stored as
-float16.
+Our own files may hold networks of other widths than the published ones, with batch normalisation in the first layers,
+or that add to spherical harmonics (a tensor ``smoothing``); all this is read from the tensors, and what cannot be seen
+in them (:class:`Facts`) stands in the file's metadata. Tensors may be stored as float16.
 
 A published checkpoint names its tensors ``layer_with_weights-N/layer_with_weights-M/<leaf>``: N is 0 for the encoder
 and 1 for the decoder, M numbers the layers in the order in which they were made. Optimiser state is not read.
@@ -21,7 +21,7 @@ from ..checkpoints.keras_h5 import conv_kernel_to_torch
 from ..checkpoints.tf_bundle import bundle_files, bundle_prefix, read_bundle, read_bundle_index
 from ..errors import WeightsError
 from .facts import Facts, read_facts
-from .network import RCNN, ConvLSTM, ConvUnit, unit_names
+from .network import PATCH, RCNN, ConvLSTM, ConvUnit, unit_names
 
 __all__ = [
     "Facts",
@@ -91,7 +91,14 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> RCNN:
 def network_from_state(state: dict[str, np.ndarray], name: str = "the state") -> RCNN:
     """Build a network from its state (names of the network), in evaluation mode. Raises WeightsError."""
     dims = dims_of(state, name)
-    network = RCNN(dims, int(state["encoder.init.norm.weight"].shape[0]), _widths(state, dims))
+    first = state["encoder.init.norm.weight"]
+    network = RCNN(
+        dims,
+        int(first.shape[0]) if first.ndim == 3 else PATCH,
+        _widths(state, dims),
+        spatial="instance" if first.ndim == 3 else "batch",
+        smoothing=float(state["smoothing"]) if "smoothing" in state else None,
+    )
     expected = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     _compare(expected, {key: tuple(array.shape) for key, array in state.items()}, name)
     tensors = {key: torch.from_numpy(np.array(array, dtype=np.float32)) for key, array in state.items()}
@@ -158,7 +165,10 @@ def save_network(network: RCNN, path: str | Path, facts: Facts | None = None, *,
     path, kind = Path(path), torch.float16 if half else torch.float32
     metadata = {"network": "dmri-rcnn", "dims": str(network.dims)} | (facts.as_metadata() if facts else {})
     with atomic_path(path) as temporary:
-        state = {name: tensor.detach().to("cpu", kind).contiguous() for name, tensor in network.state_dict().items()}
+        state = {
+            name: tensor.detach().to("cpu", kind if tensor.ndim else torch.float32).contiguous()
+            for name, tensor in network.state_dict().items()
+        }
         save_file(state, temporary, metadata=metadata)
     return path
 
