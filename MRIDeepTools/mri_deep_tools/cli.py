@@ -34,7 +34,9 @@ PROGRAM = "mri-deep-tools"
 # Name and one line of help; the module of the same name in `commands` does the work. Only what exists is listed.
 COMMANDS = {
     "segment": "label the structures of the brain in scans of any contrast and resolution",
+    "harmonize": "give T1w scans of any site the intensities of one reference scanner",
     "superresolve": "turn a thick-slice T2w scan into a 1 mm isotropic one with the help of a T1w scan",
+    "upsample-dmri": "predict further diffusion directions of a scan from few measured ones",
     "simulate": "make synthetic data with known truth: scans from label maps, thick slices from isotropic scans",
     "train": "train networks from a configuration file, without a screen",
     "evaluate": "compare segmentations or scans with the truth, choose a checkpoint, estimate intensity priors",
@@ -103,7 +105,7 @@ def _dispatch(arguments: list[str], progress: Progress, relay: _Relay) -> None:
             what = f"the option '{name}' stands before the command"
         raise RequestError(what, f"begin with one of {', '.join(COMMANDS)}, or see `{PROGRAM} --help`")
     else:
-        command = cast(_Command, importlib.import_module(f".commands.{name}", __package__))
+        command = cast(_Command, importlib.import_module(f".commands.{name.replace('-', '_')}", __package__))
         parser = _Parser(prog=f"{PROGRAM} {name}", description=_sentence(COMMANDS[name]))
         command.add_arguments(parser)
         args = parser.parse_args(getattr(command, "prepare", list)(arguments[1:]))

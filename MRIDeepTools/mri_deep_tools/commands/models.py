@@ -100,6 +100,11 @@ def _import(args: argparse.Namespace, progress: Progress) -> None:
 
 def _require_networks(model: Model, path: Path) -> None:
     """Raise WeightsError where a file of which nobody published a checksum holds no network that we know."""
+    if model.task == "harmonize":
+        from ..harmonize.weights import load_generator
+
+        load_generator(path)
+        return
     if model.task == "superresolve":
         from ..superresolve.weights import read_upstream, spec_of_upstream
 

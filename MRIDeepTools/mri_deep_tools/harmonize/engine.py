@@ -56,8 +56,10 @@ class GeneratorEngine:
     def run(self, image: Tensor, progress: Callable[[float], None] | None = None) -> Tensor:
         """Harmonize one image (X, Y, Z), float32, background 0, sides multiples of ``spec.multiple``.
 
-        Returns float32 (X, Y, Z) on the engine's device. ``progress`` gets the share that is done.
+        Returns float32 (X, Y, Z) on the engine's device. ``progress`` gets the share that is done. InputError when the
+        sides do not fit.
         """
+        self.spec.require_sides(image.shape)
         report = progress or (lambda done: None)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self._run(image.to(self.device, torch.float32), report)

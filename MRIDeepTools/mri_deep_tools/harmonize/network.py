@@ -68,6 +68,13 @@ class GeneratorSpec:
         """Return the number that each side of the input must be a multiple of."""
         return 2**self.levels
 
+    def require_sides(self, shape: Sequence[int]) -> None:
+        """Raise InputError when the sides of an image (X, Y, Z) are no multiples of :attr:`multiple`."""
+        if any(side % self.multiple or not side for side in shape):
+            sides = "x".join(str(side) for side in shape)
+            fault = f"an image of {sides} voxels does not fit; sides must be multiples of {self.multiple}"
+            raise InputError(fault, "crop or pad it")
+
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> GeneratorSpec:
         """Read the numbers off the tensor shapes of a state dict; WeightsError when it is not a generator's."""
@@ -122,10 +129,7 @@ class Generator(nn.Module):
 
         InputError when the sides do not fit.
         """
-        if any(side % self.spec.multiple or not side for side in image.shape[2:]):
-            sides = "x".join(str(side) for side in image.shape[2:])
-            multiple = f"sides must be multiples of {self.spec.multiple}"
-            raise InputError(f"an image of {sides} voxels does not fit; {multiple}", "crop or pad it")
+        self.spec.require_sides(image.shape[2:])
         blocks = cast(list[Block], list(self.blocks))
         levels, x = self.spec.levels, image
         skips = []

@@ -1,0 +1,94 @@
+"""`mri-deep-tools harmonize` as a person meets it: files, records, and one clear sentence for every bad request."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from mri_deep_tools.cli import main
+from mri_deep_tools.progress import EVENT_TOKEN
+from mri_deep_tools.volume import read_volume
+
+
+def sentence(capsys) -> str:
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_all_outputs_of_one_scan(head, small_weights, shared, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["harmonize", head["scan"], out, "--weights", small_weights["random"], "--mask", head["mask"]]
+    words += ["--template", shared("data", "mni", "MNI152_T1_1mm_brain.nii.gz"), "--save-transform", out / "t.tfm"]
+    words += ["--save-preprocessed", out / "prepared.nii.gz", "--save-mask", out / "mask.nii.gz"]
+    words += ["--change", out / "change.nrrd", "--report", out / "page.html", "--progress", "json", "--threads", "1"]
+    assert main([str(word) for word in words]) == 0
+    names = ["change.nrrd", "mask.nii.gz", "page.html", "prepared.nii.gz"]
+    names += ["sub-01_desc-harmonized_T1w.json", "sub-01_desc-harmonized_T1w.nii.gz", "t.tfm"]
+    assert sorted(path.name for path in out.iterdir()) == names
+
+    image, scan = read_volume(out / "sub-01_desc-harmonized_T1w.nii.gz"), read_volume(head["scan"])
+    assert image.shape3 == scan.shape3 and image.data.dtype == np.float32
+    np.testing.assert_allclose(image.affine, scan.affine, atol=1e-5)
+    record = json.loads((out / "sub-01_desc-harmonized_T1w.json").read_text())
+    assert record["Synthetic"] is True and record["Inputs"][0]["Name"] == "sub-01_T1w.nii.gz"
+    assert record["Stages"]["bias field"] == "N4" and record["Registration"]["Overlap"] > 0.9
+    assert record["Change"]["Histogram"]["Bins"] == len(record["Change"]["Histogram"]["Before"])
+    assert str(tmp_path) not in json.dumps(record)
+    page = (out / "page.html").read_text()
+    assert "Structural similarity" in page and page.count("data:image/png") == 2 and str(tmp_path) not in page
+
+    lines = capsys.readouterr().out.splitlines()
+    events = [json.loads(line[len(EVENT_TOKEN) :]) for line in lines]
+    assert events[-1]["event"] == "result" and len(events[-1]["outputs"]) == 6
+    fractions = [event["fraction"] for event in events if event["event"] == "progress"]
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+
+
+def test_a_folder_of_preprocessed_images(shared, small_weights, tmp_path, capsys):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for name in ("a_T1w.nii.gz", "b.nii.gz"):
+        (scans / name).write_bytes(shared("fixtures", "iguane", "inference_in.nii.gz").read_bytes())
+    (scans / "c.nii.gz").write_bytes(b"no image")
+    words = [
+        "harmonize",
+        str(scans),
+        str(tmp_path / "out"),
+        "--weights",
+        str(small_weights["random"]),
+        "--preprocessed",
+    ]
+    assert main([*words, "--quiet"]) == 1
+    assert "1 of 3 scans failed (c.nii.gz)" in sentence(capsys)
+    made = sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz"))
+    assert made == ["a_desc-harmonized_T1w.nii.gz", "b_desc-harmonized.nii.gz"]
+    assert main(words) == 2
+    assert "exists already" in sentence(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere.nii.gz", "o.nii.gz"], "nowhere.nii.gz does not exist"),
+        (["SCAN", "o.pdf"], "does not end in an image suffix"),
+        (["SCAN", "o.nii.gz", "--save-transform", "t.mat"], "--save-transform t.mat has the wrong suffix"),
+        (["SCAN", "o.nii.gz", "--preprocessed", "--save-mask", "m.nii.gz"], "a preprocessed image has none"),
+        (["SCAN", "o.nii.gz", "--preprocessed", "--mask", "m.nii.gz"], "needs no mask"),
+        (["SCAN", "o.nii.gz", "--registered", "--transform", "t.tfm"], "not allowed with"),
+        (["SCAN", "SCAN", "--preprocessed"], "would replace an input"),
+    ],
+)
+def test_wrong_requests_end_in_one_sentence(shared, small_weights, capsys, monkeypatch, tmp_path, words, said):
+    monkeypatch.chdir(tmp_path)
+    scan = tmp_path / "scan.nii.gz"
+    scan.write_bytes(shared("fixtures", "iguane", "inference_in.nii.gz").read_bytes())
+    words = [str(scan) if word == "SCAN" else word for word in words]
+    assert main(["harmonize", *words, "--weights", str(small_weights["identity"])]) == 2
+    assert said in sentence(capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scan.nii.gz"]
+
+
+def test_without_the_published_weights_it_says_how_to_get_them(shared, capsys, tmp_path):
+    scan = shared("fixtures", "iguane", "inference_in.nii.gz")
+    assert main(["harmonize", str(scan), str(tmp_path / "o.nii.gz"), "--preprocessed"]) == 2
+    assert "mri-deep-tools models download iguane" in sentence(capsys)
