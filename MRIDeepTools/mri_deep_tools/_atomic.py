@@ -34,6 +34,7 @@ SIDE_SUFFIXES = (
     ".toml",
     ".bval",
     ".bvec",
+    ".b",
     ".tfm",
 )
 """Suffixes of results that are not images."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -197,13 +197,42 @@ def find_files(models: Sequence[Model], folder: Path) -> list[tuple[Model, Model
         except OSError as error:
             raise RequestError(f"{folder.name} cannot be read ({error.strerror})", "check its rights") from None
     entries = sorted(path for path in entries if path.is_file())
-    found = []
-    for model, file in ((owner, file) for owner in models if not owner.bundled for file in owner.files):
-        named = [path for path in entries if path.name in file.names]
+    owned = [(owner, file) for owner in models if not owner.bundled for file in owner.files]
+    right, named = {}, {}
+    for model, file in owned:
+        by_name = [path for path in entries if path.name in file.names]
         sized = [path for path in entries if file.size is not None and path.stat().st_size == file.size]
-        right = [path for path in [*named, *sized] if file.has_checksum and content_fault(path, file) is None]
-        found += [(model, file, path) for path in (right or named)[:1]]
+        good = [path for path in [*by_name, *sized] if file.has_checksum and content_fault(path, file) is None]
+        if good:
+            right[model.name, file.name] = good[0]
+        elif by_name:
+            named[model.name, file.name] = by_name[0]
+    found = []
+    for model, file in owned:
+        key = model.name, file.name
+        if key in right and _is_meant(model, right[key], right):
+            found.append((model, file, right[key]))
+        elif key in named and not _is_ambiguous(model, named[key], right, owned):
+            found.append((model, file, named[key]))
     return found
+
+
+def _is_meant(model: Model, path: Path, right: Mapping[tuple[str, str], Path]) -> bool:
+    """Tell whether a file is this model's: parts that several models have alike go to those whose other files are here.
+
+    The checkpoints of one network in TensorFlow's format share the part that describes its layers.
+    """
+    claims = {name for (name, _), other in right.items() if other == path}
+    return len(claims) == 1 or all((model.name, file.name) in right for file in model.files)
+
+
+def _is_ambiguous(
+    model: Model, path: Path, right: Mapping[tuple[str, str], Path], owned: Sequence[tuple[Model, ModelFile]]
+) -> bool:
+    """Tell whether a file that is known by its name alone is another model's, or could be; the same names recur."""
+    if path in right.values():
+        return True
+    return any(owner.name != model.name and path.name in file.names for owner, file in owned)
 
 
 def import_file(model: Model, file: ModelFile, path: Path, *, link: bool, check: StructureCheck | None) -> Imported:

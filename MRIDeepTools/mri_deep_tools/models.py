@@ -238,7 +238,8 @@ def import_models(
             progress.update(done / len(found))
             results.append(_install.import_file(model, file, path, link=link, check=check))
     if not results:
-        wanted = ", ".join(file.name for model in chosen if not model.bundled for file in model.files)
+        names_of = [file.name for model in chosen if not model.bundled for file in model.files]
+        wanted = ", ".join(dict.fromkeys(names_of))
         raise WeightsError(f"{source.name} holds no file of a known model", f"it should hold one of {wanted}")
     refused = [result for result in results if result.status == "refused"]
     if len(refused) == len(results):

@@ -105,6 +105,11 @@ def _require_networks(model: Model, path: Path) -> None:
 
         load_generator(path)
         return
+    if model.task == "upsample-dmri":
+        from ..dmriupsample.weights import check_index
+
+        check_index(path, int(model.input_needs["kernel_dims"]))
+        return
     if model.task == "superresolve":
         from ..superresolve.weights import read_upstream, spec_of_upstream
 

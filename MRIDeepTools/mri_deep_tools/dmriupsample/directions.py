@@ -8,7 +8,15 @@ import numpy as np
 
 from ..errors import RequestError
 
-__all__ = ["angles_between", "choose_context", "even_directions", "max_min_order", "same_axis_angle"]
+__all__ = [
+    "angles_between",
+    "choose_context",
+    "electrostatic_energy",
+    "even_directions",
+    "max_min_order",
+    "same_axis_angle",
+    "spread_order",
+]
 
 _ITERATIONS = 600
 
@@ -70,6 +78,12 @@ def _spread(distances: np.ndarray, left: np.ndarray, start: int, size: int) -> l
     return picked
 
 
+def spread_order(vectors: np.ndarray) -> np.ndarray:
+    """Return all directions (n, 3) in the order in which a spread subset would take them, beginning with the first."""
+    count = len(vectors)
+    return np.array(_spread(angles_between(vectors), np.ones(count, dtype=bool), 0, count), dtype=np.int64)
+
+
 def choose_context(vectors: np.ndarray, count: int) -> np.ndarray:
     """Return which ``count`` of the directions (n, 3) a network is given, in the order in which it reads them.
 
@@ -101,6 +115,19 @@ def even_directions(count: int) -> np.ndarray:
     if not 1 <= count <= 1000:
         raise RequestError(f"{count} directions cannot be made", "ask for 1 to 1000")
     return _even(count).copy()
+
+
+def electrostatic_energy(vectors: np.ndarray) -> float:
+    """Return the energy of unit charges at both ends of each axis (n, 3): the sum over pairs of 1 / distance.
+
+    The two ends of one axis are a pair too (1/2 each), so that the number compares with that of 2n charges on the
+    sphere (Thomson's problem), of which this is the symmetric case.
+    """
+    unit = np.asarray(vectors, dtype=np.float64)
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    ends = np.concatenate([unit, -unit])
+    rows, columns = np.triu_indices(len(ends), 1)
+    return float((1 / np.linalg.norm(ends[rows] - ends[columns], axis=1)).sum())
 
 
 @functools.lru_cache(maxsize=8)

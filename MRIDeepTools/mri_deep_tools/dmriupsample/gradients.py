@@ -85,6 +85,15 @@ class GradientTable:
         except OSError as error:
             raise OutputError(f"the gradient table cannot be written ({error.strerror})", "check the folder") from None
 
+    def write_mrtrix(self, path: Path) -> None:
+        """Write a MRtrix table: rows ``x y z b`` in world space. OutputError when that fails."""
+        rows = [" ".join(f"{value:.9f}" for value in row) for row in self.world + 0.0]
+        lines = [f"{row} {value:.6g}" for row, value in zip(rows, self.bvals, strict=True)]
+        try:
+            path.write_text("\n".join(lines) + "\n", encoding="ascii")
+        except OSError as error:
+            raise OutputError(f"the gradient table cannot be written ({error.strerror})", "check the folder") from None
+
 
 def fsl_frame(affine: np.ndarray) -> np.ndarray:
     """Return the matrix (3, 3) that takes FSL's bvec (column) of an image to world space: unit axes, first negated

@@ -20,7 +20,7 @@ from ..progress import Progress, ProgressCallback
 from ..volume import Volume
 from .baseline import condition_of, sh_predict
 from .directions import choose_context, even_directions, same_axis_angle
-from .gradients import GradientTable, target_table
+from .gradients import GradientTable, read_mrtrix, target_table
 from .masks import compute_mask, read_mask
 from .model_choice import Choice, choose_model
 from .scan import DiffusionScan, check_directions, check_scan, read_scan, read_targets
@@ -29,7 +29,7 @@ from .shells import TRAINING_TOLERANCE, XMAX, pick_shell, published_shell
 if TYPE_CHECKING:
     from .network import RCNN
 
-__all__ = ["METHODS", "STAGES", "UpsampleOptions", "UpsampleResult", "Upsampler", "upsample"]
+__all__ = ["METHODS", "STAGES", "Shell", "UpsampleOptions", "UpsampleResult", "Upsampler", "choose_targets", "upsample"]
 
 METHODS = ("rcnn", "sh")
 STAGES = (("read", 2.0), ("mask", 3.0), ("predict", 90.0))
@@ -91,6 +91,7 @@ class UpsampleResult:
     weights : the file of the weights, or None.
     xmax : intensity that became 1 in the network, or None.
     seconds, peak_memory_bytes, device, threads, warnings : the cost, and what a person should know.
+    part : the scan with its shell, as it was worked on.
 
     """
 
@@ -110,6 +111,7 @@ class UpsampleResult:
     device: str
     threads: int
     warnings: tuple[str, ...]
+    part: Shell
 
     @property
     def predicted(self) -> Volume:
@@ -174,21 +176,22 @@ class Upsampler:
         if len(picked) < len(volumes):
             listed = ", ".join(map(str, picked))
             progress.warn(
-                f"{choice.model} reads {count} directions and {len(volumes)} were measured at b = {value}; "
-                f"volumes {listed} (numbered from 0) are used"
+                f"{choice.model} reads {count} directions and {len(volumes)} were measured at b = {value}: volumes "
+                f"{listed} (numbered from 0) are used, spread by the published rule; --method sh uses all"
             )
-        self._warn_of_shell(scan, picked, progress)
+        self._warn_of_shell(scan, picked, choice, progress)
         return Shell(scan, value, volumes, picked, choice)
 
-    def _warn_of_shell(self, scan: DiffusionScan, context: np.ndarray, progress: Progress) -> None:
+    def _warn_of_shell(self, scan: DiffusionScan, context: np.ndarray, choice: Choice, progress: Progress) -> None:
         if self.options.compatible:
             return
         values = scan.table.bvals[context]
-        near = published_shell(float(values.mean())) if not (self.options.model or self.options.weights) else None
-        if near is not None and np.abs(values - near).max() > TRAINING_TOLERANCE:
-            progress.warn(
-                f"b-values from {values.min():g} to {values.max():g}: the models were trained at {near} +- 30"
+        trained = choice.facts.shell if choice.facts is not None else None
+        if trained is not None and np.abs(values - trained).max() > TRAINING_TOLERANCE:
+            spread = (
+                f"b = {values.min():g}" if values.min() == values.max() else f"b = {values.min():g} to {values.max():g}"
             )
+            progress.warn(f"{spread}, where {choice.model} was trained at {trained} \N{PLUS-MINUS SIGN} 30")
         if condition_of(scan.table.world[context]) > _CROWDED:
             progress.warn(f"the {len(context)} measured directions are spread unevenly; expect larger errors")
 
@@ -220,7 +223,8 @@ class Upsampler:
         raw = options.compatible and table.raw is not None and targets.raw is not None
         xmax = self._xmax(shell, context.data, mask)
         if not options.compatible:
-            check_scan(shell.scan, shell.context, mask, xmax, progress)
+            spacing = shell.choice.facts.spacing_mm if shell.choice.facts else None
+            check_scan(shell.scan, shell.context, mask, xmax, spacing, progress)
         given = table.raw[shell.context] if raw and table.raw is not None else table.world[shell.context]
         wanted = targets.raw if raw and targets.raw is not None else targets.world
         task = Task(context, mask, given, wanted, xmax, raw=raw, inside_only=not options.compatible)
@@ -244,7 +248,8 @@ class Upsampler:
     def _xmax(self, shell: Shell, context: np.ndarray, mask: np.ndarray) -> float:
         if self.options.percentile or (shell.choice is not None and shell.choice.percentile):
             return float(np.percentile(context[mask].astype(np.float32), 99))
-        return XMAX[published_shell(shell.value)]
+        facts = shell.choice.facts if shell.choice is not None else None
+        return XMAX[published_shell(facts.shell if facts is not None and facts.shell is not None else shell.value)]
 
     def _load(self, choice: Choice) -> RCNN:
         from .weights import load_network
@@ -255,12 +260,13 @@ class Upsampler:
 
 
 def upsample(
-    dwi: str | Path | Volume,
+    dwi: str | Path | Volume | DiffusionScan,
     *,
     bvecs: str | Path | None = None,
     bvals: str | Path | None = None,
     gradients: str | Path | GradientTable | None = None,
     target_bvecs: str | Path | np.ndarray | None = None,
+    target_gradients: str | Path | GradientTable | None = None,
     mask: str | Path | Volume | None = None,
     options: UpsampleOptions | None = None,
     progress: ProgressCallback | Progress | None = None,
@@ -272,13 +278,16 @@ def upsample(
     Parameters
     ----------
     dwi :
-        4-D image file (NIfTI, NRRD with gradients, MGZ, MHA), or a Volume (X, Y, Z, n).
+        4-D image file (NIfTI, NRRD with gradients, MGZ, MHA), a Volume (X, Y, Z, n), or a scan with its gradients.
     bvecs, bvals :
         FSL's files. Without b-values all volumes are of the shell ``shell``.
     gradients :
         A MRtrix table (file), or a :class:`.gradients.GradientTable`, in place of both.
     target_bvecs :
-        Wanted directions in FSL's convention: a file, or an array (n, 3); or give ``directions``.
+        Wanted directions in FSL's convention: a file, or an array (n, 3).
+    target_gradients :
+        Wanted directions in world space: a MRtrix table, or a :class:`.gradients.GradientTable`; rows that are not
+        diffusion-weighted are left out. Or give ``directions``.
     mask :
         Brain mask on the scan's grid; None: computed by ``mask_method`` (``otsu``, ``synthseg``); spherical harmonics
         need none.
@@ -305,9 +314,13 @@ def upsample(
     before = len(progress.warnings), dict(progress.seconds)
     threads = set_threads(options.threads)
     with progress.stage("read"):
-        scan = read_scan(dwi, bvecs=bvecs, bvals=bvals, gradients=gradients, shell=options.shell, progress=progress)
+        scan = (
+            dwi
+            if isinstance(dwi, DiffusionScan)
+            else read_scan(dwi, bvecs=bvecs, bvals=bvals, gradients=gradients, shell=options.shell, progress=progress)
+        )
         shell = upsampler.prepare(scan, progress)
-        targets = _targets(shell, target_bvecs, options)
+        targets = choose_targets(shell, options, bvecs=target_bvecs, gradients=target_gradients)
     model = shell.choice.model if shell.choice else f"spherical harmonics of order {options.sh_order}"
     progress.device(str(upsampler.device) if shell.choice else "cpu", threads=threads, model=model)
     with progress.stage("mask"):
@@ -333,22 +346,48 @@ def upsample(
         device=str(upsampler.device) if shell.choice else "cpu",
         threads=threads,
         warnings=tuple(progress.warnings[before[0] :]),
+        part=shell,
     )
 
 
-def _targets(shell: Shell, wanted: str | Path | np.ndarray | None, options: UpsampleOptions) -> GradientTable:
-    if (wanted is None) == (options.directions is None):
-        what = "no target directions were given" if wanted is None else "target directions were given twice"
-        raise RequestError(what, "give either --target-bvecs FILE or --directions N")
-    affine = shell.scan.image.affine
-    if wanted is not None:
-        name = Path(wanted).name if isinstance(wanted, (str, Path)) else "the targets"
-        vectors = read_targets(wanted) if isinstance(wanted, (str, Path)) else np.asarray(wanted, dtype=np.float32)
-        if vectors.ndim != 2 or vectors.shape[1] != 3:
+def choose_targets(
+    shell: Shell,
+    options: UpsampleOptions,
+    *,
+    bvecs: str | Path | np.ndarray | None = None,
+    gradients: str | Path | GradientTable | None = None,
+) -> GradientTable:
+    """Return the wanted directions: those of a file or table, or ``options.directions`` evenly spread ones.
+
+    Raises
+    ------
+    RequestError : none or several are given, or they are no directions.
+    InputError : the file cannot be read.
+
+    """
+    given = sum(wanted is not None for wanted in (bvecs, gradients, options.directions))
+    if given != 1:
+        what = "no target directions were given" if given == 0 else "target directions were given twice"
+        raise RequestError(what, "give one of --target-bvecs FILE, --target-grad FILE and --directions N")
+    if gradients is not None:
+        return _world_targets(gradients, shell.value)
+    if bvecs is not None:
+        name = Path(bvecs).name if isinstance(bvecs, (str, Path)) else "the targets"
+        vectors = read_targets(bvecs) if isinstance(bvecs, (str, Path)) else np.asarray(bvecs, dtype=np.float32)
+        if vectors.ndim != 2 or vectors.shape[1] != 3 or not len(vectors):
             raise RequestError(f"target directions of shape {vectors.shape}", "give an array (n, 3)")
-        return target_table(vectors, shell.value, affine, name)
+        return target_table(vectors, shell.value, shell.scan.image.affine, name)
     world = _turned_away(even_directions(options.directions or 1), shell.scan.table.world[shell.volumes])
     return GradientTable(np.full(len(world), float(shell.value)), world)
+
+
+def _world_targets(gradients: str | Path | GradientTable, value: int) -> GradientTable:
+    """Return the weighted rows of a table at the b-value of the shell."""
+    table = gradients if isinstance(gradients, GradientTable) else read_mrtrix(gradients)
+    world = table.world[~table.is_b0]
+    if not len(world):
+        raise RequestError("the target table has no diffusion-weighted row", "give directions with their b-value")
+    return GradientTable(np.full(len(world), float(value)), world)
 
 
 def _turned_away(vectors: np.ndarray, measured: np.ndarray) -> np.ndarray:

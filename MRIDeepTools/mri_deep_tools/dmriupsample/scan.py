@@ -15,7 +15,6 @@ from .gradients import GradientTable, read_bvecs, read_fsl, read_mrtrix, read_nr
 __all__ = ["DiffusionScan", "check_directions", "check_scan", "read_scan", "read_targets"]
 
 _PLANE = 0.02  # smallest share of the directions' spread that lies out of their best plane
-_SPACING_MM = 1.25
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def read_scan(
         4-D image file, or a Volume (X, Y, Z, n).
     bvecs, bvals :
         FSL's files; without ``bvals`` all volumes are taken to be of the shell ``shell``. Where no gradients are
-        named, a NRRD's own are used, or files of the image's name beside it.
+        named, a NRRD's own are used, or files of the image's name beside it (.bvec and .bval, or .b).
     gradients :
         A MRtrix table, or a table, in place of both.
     shell :
@@ -71,7 +70,7 @@ def read_scan(
     if image.data.ndim != 4 or image.data.shape[3] < 2:
         raise InputError(f"{image.source.file_name or 'the scan'} has a single volume", "give a diffusion series, 4-D")
     if gradients is not None and (bvecs is not None or bvals is not None):
-        raise RequestError("two gradient tables were given", "give --gradients, or --bvecs and --bvals")
+        raise RequestError("two gradient tables were given", "give --grad, or --bvecs and --bvals")
     path = dwi if isinstance(dwi, (str, Path)) else None
     return DiffusionScan(image, _table(image, path, bvecs, bvals, gradients, shell))
 
@@ -100,9 +99,11 @@ def _table(
         if found["bvec"].is_file():
             bvecs = found["bvec"]
             bvals = bvals or (found["bval"] if found["bval"].is_file() else None)
+        elif (beside := beside.with_name(f"{stem}.b")).is_file() and bvals is None:
+            return read_mrtrix(beside, count)
     if bvecs is None:
         name = image.source.file_name or "the scan"
-        raise InputError(f"{name} has no gradients", "give --bvecs and --bvals, or --gradients with a MRtrix table")
+        raise InputError(f"{name} has no gradients", "give --bvecs and --bvals, or --grad with a MRtrix table")
     if bvals is None and shell is None:
         raise RequestError("the b-values are missing", "give --bvals, or --shell where all volumes are of one shell")
     return read_fsl(bvecs, bvals, image.affine, count, shell or 0.0)
@@ -121,8 +122,15 @@ def check_directions(world: np.ndarray, name: str) -> None:
         raise InputError(f"the measured directions of {name} lie on {where}", "directions must be spread in space")
 
 
-def check_scan(scan: DiffusionScan, context: np.ndarray, mask: np.ndarray, xmax: float, progress: Progress) -> None:
-    """Warn of what is known to spoil the published models' results: other voxels, other intensities.
+def check_scan(
+    scan: DiffusionScan,
+    context: np.ndarray,
+    mask: np.ndarray,
+    xmax: float,
+    trained_mm: float | None,
+    progress: Progress,
+) -> None:
+    """Warn of what is known to spoil a network's results: other intensities, other voxels than the ``trained_mm`` ones.
 
     Raises
     ------
@@ -139,11 +147,11 @@ def check_scan(scan: DiffusionScan, context: np.ndarray, mask: np.ndarray, xmax:
     if not 0.1 < ratio < 1.5:
         progress.warn(
             f"the 99th percentile of {scan.name} inside the mask is {top:.4g}, where the model expects values up to "
-            f"about {xmax:g}; scale the scan, or use --percentile with --combined"
+            f"about {xmax:g}; scale the scan, or use a model trained on percentiles"
         )
     sizes = np.array(scan.image.spacing)
-    if sizes.max() / _SPACING_MM > 1.6 or sizes.min() / _SPACING_MM < 0.6:
+    if trained_mm is not None and (sizes.max() / trained_mm > 1.6 or sizes.min() / trained_mm < 0.6):
         progress.warn(
-            f"voxels of {' x '.join(f'{size:.3g}' for size in sizes)} mm: the published models were trained at 1.25 mm "
+            f"voxels of {' x '.join(f'{size:.3g}' for size in sizes)} mm: the model was trained at {trained_mm:g} mm "
             "and may be wrong here; look at --report, or use --method sh"
         )

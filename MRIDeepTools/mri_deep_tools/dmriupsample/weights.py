@@ -25,6 +25,7 @@ from .network import PATCH, RCNN, ConvLSTM, ConvUnit, unit_names
 
 __all__ = [
     "Facts",
+    "check_index",
     "dims_of",
     "load_network",
     "load_state",
@@ -201,6 +202,18 @@ def _convert(index: Path) -> dict[str, np.ndarray]:
             raise WeightsError(f"{index.name}: {name} does not hold finite float32 numbers", "copy it again")
         state[name] = conv_kernel_to_torch(array) if array.ndim == 5 else array
     return state
+
+
+def check_index(path: Path, dims: int) -> None:
+    """Raise WeightsError where the index of a checkpoint is not that of the ``dims``-D network; other files pass.
+
+    The other files of a checkpoint are checked when it is read, by the checksums in its index.
+    """
+    if path.suffix != ".index":
+        return
+    entries = read_bundle_index(path)
+    stored = {key: entry.shape for key, entry in entries.items() if _is_weight(key)}
+    _compare({key: shape for key, (_, shape) in weight_keys(dims).items()}, stored, path.name)
 
 
 def _is_weight(key: str) -> bool:
