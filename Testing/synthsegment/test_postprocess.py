@@ -138,6 +138,15 @@ def test_voxels_that_lose_everything_become_background():
     np.testing.assert_array_equal(hard_labels(same, (0, 2, 3)), hard_labels(soft, (0, 2, 3)))
 
 
+def test_posteriors_too_small_to_be_divided_by_keep_their_shares():
+    """Far from the brain a confident network leaves sums of 1e-40, of which the reciprocal is infinite."""
+    for compatible in (False, True):
+        soft = np.full((3, 2, 2, 2), 1e-40, dtype=np.float32)
+        soft[1] = 2e-40
+        normalise_(soft, compatible=compatible)
+        np.testing.assert_allclose(soft[:, 0, 0, 0], [0.25, 0.5, 0.25], rtol=1e-3)
+
+
 def test_structures_at_or_below_the_threshold_vanish_and_class_0_stays():
     soft = np.zeros((4, 8, 8, 8), dtype=np.float32)
     soft[0] = 1

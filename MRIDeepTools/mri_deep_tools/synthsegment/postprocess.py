@@ -37,6 +37,7 @@ STRUCTURE_THRESHOLD = 0.25  # and belongs to a structure when one of its channel
 FAST_THRESHOLD = 0.2  # what replaces the clean-up of structures in fast and robust mode
 SMOOTHING_SIGMA = 0.5  # voxels
 
+_DUST_FACTOR = np.float32(2.0**64)
 _SLAB_BYTES = 2 << 20  # pieces that stay in the processor's cache
 
 
@@ -172,6 +173,11 @@ def normalise_(posteriors: np.ndarray, *, compatible: bool = False) -> None:
         for channel in posteriors[1:]:
             total += channel[start:stop]
         empty = total == 0
+        dust = (total < np.finfo(total.dtype).tiny) & ~empty  # the reciprocal would be infinite
+        if dust.any():
+            total[dust] *= _DUST_FACTOR
+            for channel in posteriors:
+                channel[start:stop][dust] *= _DUST_FACTOR
         if empty.any() and not compatible:
             posteriors[0, start:stop][empty] = 1
             total[empty] = 1
