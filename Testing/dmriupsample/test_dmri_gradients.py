@@ -6,7 +6,11 @@ error in the program's own conversion cannot hide.
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -156,7 +160,44 @@ def test_written_scans_can_be_read_again(tmp_path):
         again = upsample(path, directions=12, method="sh", progress=Progress())
         assert again.shell == 1000 and again.kinds == ("b0",) * 2 + ("predicted",) * 12
         np.testing.assert_allclose(again.part.scan.table.world[2:], TARGETS, atol=1e-6)
-        np.testing.assert_allclose(again.part.scan.table.bvals, [0, 5, *[1000] * 30], atol=0.01)
+        np.testing.assert_allclose(again.part.scan.table.bvals[2:], 1000, atol=0.01)
+
+
+READ_IN_SLICER = """
+import json, sys
+import numpy as np
+import slicer, vtk
+from vtk.util import numpy_support
+
+storage, node = slicer.vtkMRMLNRRDStorageNode(), slicer.vtkMRMLDiffusionWeightedVolumeNode()
+storage.SetFileName(sys.argv[1])
+assert storage.ReadData(node)
+count, frame, place = node.GetNumberOfGradients(), vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+node.GetMeasurementFrameMatrix(frame)
+node.GetIJKToRASMatrix(place)
+matrix = lambda m, n: np.array([[m.GetElement(i, j) for j in range(n)] for i in range(n)])
+gradients = np.array([node.GetDiffusionGradient(i) for i in range(count)]) @ matrix(frame, 3).T
+values = numpy_support.vtk_to_numpy(node.GetImageData().GetPointData().GetScalars())
+print(json.dumps({"world": gradients.tolist(), "affine": matrix(place, 4).tolist(), "values": values.tolist(),
+                  "bvals": [node.GetBValue(i) for i in range(count)]}))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("slicer") is None, reason="slicer-core is not installed")
+@pytest.mark.parametrize("code", ["LAS", "RAS", "SPL"])
+def test_slicers_own_reader_sees_the_same(tmp_path, code):
+    affine = centred(matrix_of(code, rotation(5, 18)), SHAPE)
+    path = run(tmp_path, affine, "fsl", "out.nrrd")
+    done = subprocess.run(
+        [sys.executable, "-c", READ_IN_SLICER, str(path)], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(np.array(seen["world"])[2:], TARGETS, atol=1e-6)
+    np.testing.assert_allclose(seen["affine"], affine, atol=1e-5)
+    np.testing.assert_allclose(seen["bvals"][2:], 1000, atol=0.01)
+    data = read_volume(path, ndim=4).data
+    np.testing.assert_array_equal(np.array(seen["values"]), data.transpose(2, 1, 0, 3).reshape(-1, data.shape[3]))
 
 
 def test_network_gives_the_same_head_however_it_is_stored(weights):
