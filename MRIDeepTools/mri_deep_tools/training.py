@@ -12,6 +12,7 @@ import logging
 import signal
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,7 @@ def fit(module: Any, data: Any, options: RunOptions, config: Any, progress: Prog
     except (ValueError, TypeError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
         raise RequestError(f"the training cannot run as asked: {error}", "change the options under 'run'") from error
     stop = _Stop(trainer)
-    with stop:
+    with stop, stop.told():
         trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=False)
     if stop.caught or getattr(trainer, "interrupted", False):
         if trainer.global_step:
@@ -192,6 +193,7 @@ class _Stop:
             self.caught = True
             self.trainer.should_stop = True
             self.trainer.fit_loop.epoch_loop.min_steps = None
+            self._orderly()
             if number == signal.SIGINT:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -201,6 +203,23 @@ class _Stop:
             except ValueError:  # not in the main thread: the caller handles signals
                 return self
         return self
+
+    def _orderly(self) -> None:
+        """Make Lightning finish its step, or its validation, where one process alone decides.
+
+        By itself it leaves at once, without a checkpoint, as soon as it has seen SIGTERM.
+        """
+        connector = getattr(self.trainer, "_signal_connector", None)
+        if connector is not None and self.trainer.world_size == 1:
+            connector.received_sigterm = False
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Take Lightning's exit on SIGTERM, which would end the program with status 0, for a stop."""
+        try:
+            yield
+        except SystemExit:
+            self.caught = True
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._before.items():
