@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     baby.set_defaults(export=None)
     add_config_options(baby)
     add_common_options(baby)
+    predictor = systems.add_parser("predictor", help="age or diagnosis from prepared T1w brains")
+    predictor.add_argument("--output", metavar="FOLDER", help="folder of the run (the key run.output)")
+    predictor.set_defaults(export=None)
+    add_config_options(predictor)
+    add_common_options(predictor)
 
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
@@ -78,6 +83,10 @@ def _base(system: str, content: dict[str, Any], lite: bool) -> Any:
         from ..superresolve.train import TrainingConfig
 
         return TrainingConfig()
+    if system == "predictor":
+        from ..harmonize.predictor_train import PredictorConfig
+
+        return PredictorConfig()
     if lite:
         from ..synthsegment.train_lite import LiteTrainingConfig
 
@@ -95,6 +104,10 @@ def _train(system: str, config: Any, lite: bool, progress: Progress) -> Path:
         from ..superresolve import train as superresolve_train
 
         return superresolve_train.train(config, progress)
+    if system == "predictor":
+        from ..harmonize.predictor_train import train_predictor
+
+        return train_predictor(config, progress)
     if lite:
         from ..synthsegment.train_lite import train_lite
 
