@@ -42,19 +42,26 @@ def installed_version(name: str, search_path: Sequence[str] | None = None) -> st
     return None if found is None else found.version
 
 
-def unmet_requirements(name: str, search_path: Sequence[str] | None = None) -> list[str]:
-    """Return the requirements of an installed package that are missing or of the wrong version, as pip writes them."""
+def unmet_requirements(name: str, search_path: Sequence[str] | None = None, extras: Sequence[str] = ()) -> list[str]:
+    """Return the requirements of an installed package that are missing or of the wrong version, as pip writes them.
+
+    With ``extras`` those that these extras add; else those that hold without any.
+    """
     requirement_class = _requirement_class()
     found = _distribution(name, search_path)
     unmet = []
     for text in (found.requires if found is not None else None) or []:
         requirement = requirement_class(text)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        if _holds(requirement, "") == bool(extras) or (extras and not any(_holds(requirement, one) for one in extras)):
             continue
         version = installed_version(requirement.name, search_path)
         if version is None or not requirement.specifier.contains(version, prereleases=True):
             unmet.append(f"{requirement.name}{requirement.specifier}")
     return unmet
+
+
+def _holds(requirement: Any, extra: str) -> bool:
+    return requirement.marker is None or bool(requirement.marker.evaluate({"extra": extra}))
 
 
 def write_constraints(path: Path, extra: Iterable[str] = (), search_path: Sequence[str] | None = None) -> Path:

@@ -71,6 +71,10 @@ class SceneRun:
         """Write the inputs into the job's folder and return the words of the command."""
         raise NotImplementedError
 
+    def check_input(self, name: str, volume: Any) -> None:
+        """Raise NodeError or GeometryError when an input cannot be used; here, inputs are scalar volumes."""
+        check_volume(volume)
+
     def take_in(self, outcome: Any) -> Any:
         """Make nodes of the files in the job's folder and return the outputs; may raise GlueError.
 
@@ -95,7 +99,7 @@ class SceneRun:
         """
         for name, volume in self.inputs.items():
             if volume is not None or name == "input":
-                check_volume(volume)
+                self.check_input(name, volume)
         self.guard = SceneGuard(**self.inputs, **self.targets)
         try:
             self.job.start()

@@ -18,6 +18,7 @@ DEFAULTS: dict[str, Any] = {
     "cacheFolder": "",  # the core's own place
     "wheelFolder": "",
     "weightsFolder": "",
+    "upsampleWeights": "",
     "offline": False,
 }
 """Names of the settings and what holds until someone changes them."""

@@ -22,7 +22,17 @@ from . import packages, settings
 from .errors import SetupDeclined, SetupError
 from .i18n import _
 
-__all__ = ["CORE", "SetupDeclined", "SetupError", "SetupState", "core_source", "ensure_core", "state"]
+__all__ = [
+    "CORE",
+    "SetupDeclined",
+    "SetupError",
+    "SetupState",
+    "core_source",
+    "ensure_core",
+    "ensure_extras",
+    "missing_extras",
+    "state",
+]
 
 CORE = "mri-deep-tools"
 TORCH_NEEDED = ">=2.3"
@@ -148,6 +158,32 @@ def ensure_core(
         raise SetupError(_("The set-up is not complete: {reasons}").format(reasons=" ".join(after.problems)))
     log(_("Set-up complete."))
     return after
+
+
+def missing_extras(extras: Sequence[str]) -> list[str]:
+    """Return what extras of the core (``dmri``, ``report``) need and what is not installed; cheap, imports nothing."""
+    return packages.unmet_requirements(CORE, _SEARCH_PATH, extras) if extras else []
+
+
+def ensure_extras(extras: Sequence[str], ask: Ask | None = None, log: Log | None = None) -> None:
+    """Install what extras of the installed core need, after asking once.
+
+    Raises
+    ------
+    SetupDeclined, SetupError : as for :func:`ensure_core`.
+
+    """
+    missing = missing_extras(extras)
+    if not missing:
+        return
+    ask, log = ask or _ask_in_dialog, log or _nothing
+    _check_network()
+    question = _("For what you have chosen, further Python packages will be installed into Slicer: {names}. Continue?")
+    if not ask(question.format(names=", ".join(missing)), "\n".join(missing)):
+        raise SetupDeclined(_("The installation was declined, so nothing was installed and nothing was started."))
+    _pip(missing, log)
+    if missing_extras(extras):
+        raise SetupError(_("Packages are missing or too old: {names}.").format(names=", ".join(missing_extras(extras))))
 
 
 def _things_to_install(now: SetupState, repair: bool) -> list[str]:

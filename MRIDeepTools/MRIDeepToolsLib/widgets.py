@@ -133,6 +133,8 @@ def progress_words(fraction: float, stage: str, eta_s: float | None) -> str:
         "segment": _("Labelling structures"),
         "parcels": _("Dividing the cortex"),
         "quality": _("Rating the quality"),
+        "mask": _("Finding the brain"),
+        "predict": _("Predicting directions"),
         "clean up": _("Cleaning up"),
         "grid": _("Returning to the grid of the scan"),
         "write": _("Writing"),

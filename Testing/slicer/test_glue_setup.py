@@ -129,6 +129,29 @@ def test_everything_from_a_folder_of_wheels(scratch):
     assert scratch.ensure(answer=False).ready and scratch.asked == []
 
 
+def test_extras_are_asked_for_and_installed(scratch):
+    """What an extra adds is nothing that the core misses; it is named, asked for once, and installed."""
+    wheel = scratch.carry_core(requires=("torch>=2.3", "tiny-package>=1.0", 'more-package>=2; extra == "more"'))
+    scratch.offer("torch", "2.9.0")
+    scratch.offer("tiny-package", "1.2")
+    for path in (*scratch.wheels.glob("*.whl"), wheel):
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(scratch.site)
+    assert scratch.setup.state().ready
+    assert scratch.setup.missing_extras(()) == []
+    assert scratch.setup.missing_extras(("other",)) == []
+    assert scratch.setup.missing_extras(("more", "other")) == ["more-package>=2"]
+    scratch.offer("more-package", "2.1")
+    with pytest.raises(scratch.setup.SetupDeclined):
+        scratch.setup.ensure_extras(("more",), scratch.ask(False))
+    assert scratch.packages.installed_version("more-package", [str(scratch.site)]) is None
+    scratch.setup.ensure_extras(("more",), scratch.ask(True), scratch.lines.append)
+    assert scratch.packages.installed_version("more-package", [str(scratch.site)]) == "2.1"
+    scratch.setup.ensure_extras(("more",), scratch.ask(True))
+    assert len(scratch.asked) == 2
+    assert all("more-package>=2" in question for question, _details in scratch.asked)
+
+
 def test_version_that_does_not_fit_is_repaired(scratch):
     scratch.all_installed()
     scratch.extension.joinpath("Resources", "Wheels").rename(scratch.extension / "old")
