@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, RequestError
 from ..progress import Progress
-from . import similarity
+from . import dmri_scores, similarity
 from .options import add_common_options, positive
 from .outputs import check_outputs
 
@@ -62,6 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for action in (scores, choice, priors):
         add_common_options(action)
     similarity.add_action(actions)
+    prediction_scores.add_action(actions)
+    dmri_scores.add_action(actions)
 
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
     """
     actions = {"segmentation": _segmentation, "checkpoints": _checkpoints, "priors": _priors}
-    {**actions, "similarity": similarity.run}[args.action](args, progress)
+    {**actions, "similarity": similarity.run, "dmri": dmri_scores.run}[args.action](args, progress)
 
 
 def _segmentation(args: argparse.Namespace, progress: Progress) -> None:

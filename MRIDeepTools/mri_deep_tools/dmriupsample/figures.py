@@ -33,13 +33,13 @@ class Tile:
     unit: str = ""
 
 
-def tiles_png(rows: Sequence[Sequence[Tile]], grid: Volume, mask: np.ndarray, path: Path) -> Path:
+def tiles_png(rows: Sequence[Sequence[Tile | None]], grid: Volume, mask: np.ndarray, path: Path) -> Path:
     """Draw rows of axial slices through the middle of the mask, radiological convention; write a PNG file.
 
     Parameters
     ----------
     rows :
-        Tiles, all on the grid.
+        Tiles, all on the grid; None leaves a place empty. Outside the mask a coloured tile is black.
     grid :
         Gives the affine.
     mask :
@@ -61,15 +61,18 @@ def tiles_png(rows: Sequence[Sequence[Tile]], grid: Volume, mask: np.ndarray, pa
     inside = upright(mask.astype(np.uint8)) > 0
     (x0, x1), (y0, y1), (z0, z1) = _extent(inside)
     level, spacing = (z0 + z1) // 2, turn.apply(Volume(mask.astype(np.uint8), grid.affine)).spacing
-    columns = max(len(row) for row in rows)
+    columns = max(3, *(len(row) for row in rows))
     shape = (x1 - x0) * spacing[0], (y1 - y0) * spacing[1]
     wide = 11.0 / columns
     figure = figure_of(figsize=(11, (wide * shape[1] / shape[0] * 0.92 + 0.5) * len(rows)), facecolor="black")
     canvas(figure)
     for row, tiles in enumerate(rows):
         for column, tile in enumerate(tiles):
+            if tile is None:
+                continue
             axes = figure.add_subplot(len(rows), columns, row * columns + column + 1)
-            plane = upright(tile.data)[x0:x1, y0:y1, level][::-1]
+            data = np.where(mask, tile.data, np.nan) if tile.colours != "gray" else tile.data
+            plane = upright(data)[x0:x1, y0:y1, level][::-1]
             shown = axes.imshow(
                 plane.T,
                 cmap=tile.colours,

@@ -88,14 +88,15 @@ def _example(check: LeaveOut, result: UpsampleResult, folder: Path) -> Picture:
     inside = maps["measured"][check.mask]
     high = float(np.percentile(inside, 99.5)) if inside.size else 1.0
     limit = 0.3 * high
-    first = [Tile("measured", maps["measured"], 0, high)]
-    second = []
+    first: list[Tile | None] = [Tile("measured", maps["measured"], 0, high)]
+    second: list[Tile | None] = [None]
     for name in ("method", "sh"):
         if name in maps:
             first.append(Tile(_name(name, result), maps[name], 0, high))
-            error = np.where(check.mask, maps[name] - maps["measured"], 0)
+            error = maps[name] - maps["measured"]
             second.append(Tile(f"error: {_name(name, result)}", error, -limit, limit, "RdBu_r", "intensity"))
-    picture = tiles_png([first, second], result.part.scan.image, check.mask, folder / "example.png")
+    rows = [first, second] if len(second) > 2 else [first + second[1:]]
+    picture = tiles_png(rows, result.part.scan.image, check.mask, folder / "example.png")
     alt = "Axial slices: a measured direction, what was predicted of it, and the errors"
     caption = f"Volume {volume} (numbered from 0) was left out. Red: predicted brighter than measured, blue: darker."
     return Picture("One direction that was left out", picture, alt, caption)
@@ -104,7 +105,7 @@ def _example(check: LeaveOut, result: UpsampleResult, folder: Path) -> Picture:
 def _residuals(check: LeaveOut, result: UpsampleResult, folder: Path) -> Picture:
     inside = check.residuals["method"].data[check.mask]
     high = float(np.percentile(inside, 99)) if inside.size else 1.0
-    tiles = [
+    tiles: list[Tile | None] = [
         Tile(f"mean error: {_name(name, result)}", volume.data, 0, high, "magma", "intensity")
         for name, volume in check.residuals.items()
     ]
@@ -141,7 +142,7 @@ def _tensor_sections(check: LeaveOut, result: UpsampleResult, folder: Path) -> l
     fa, new_fa = (maps.volume("fa", check.mask) for maps in (check.before, check.after))
     md, new_md = (1e3 * maps.volume("md", check.mask) for maps in (check.before, check.after))
     top = float(np.percentile(md[check.mask], 99)) if check.mask.any() else 1.0
-    rows_of_tiles = [
+    rows_of_tiles: list[list[Tile | None]] = [
         [
             Tile("FA, measured", fa, 0, 1, "gray", "FA"),
             Tile("FA, with predicted", new_fa, 0, 1, "gray", "FA"),
