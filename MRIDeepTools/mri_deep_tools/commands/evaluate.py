@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, RequestError
 from ..progress import Progress
-from . import dmri_scores, similarity
+from . import dmri_scores, prediction_scores, similarity
 from .options import add_common_options, positive
 from .outputs import check_outputs
 
@@ -75,7 +75,8 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
     """
     actions = {"segmentation": _segmentation, "checkpoints": _checkpoints, "priors": _priors}
-    {**actions, "similarity": similarity.run, "dmri": dmri_scores.run}[args.action](args, progress)
+    others = {"similarity": similarity.run, "prediction": prediction_scores.run, "dmri": dmri_scores.run}
+    {**actions, **others}[args.action](args, progress)
 
 
 def _segmentation(args: argparse.Namespace, progress: Progress) -> None:
