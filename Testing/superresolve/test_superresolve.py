@@ -60,7 +60,13 @@ def test_the_default_gives_the_same_on_the_grid_and_intensities_of_the_scan(gold
     assert np.all(result.image.data[~inside] == 0)
     unit = superresolve(t2, t1, weights=weights_file("narrow"), intensities="unit", **WHERE)
     assert np.abs(unit.image.data - cut).max() <= 2e-5
-    assert any("not known" in text for text in result.warnings)
+    assert any("looks as if it was interpolated from axial slices" in text for text in result.warnings)
+    assert result.slices is not None
+    assert result.slices.spacing_mm == pytest.approx(59 / 14, abs=0.1)  # the published stretch of 15 kept slices
+    assert result.honesty is not None
+    isotropic = superresolve(pair[1], t1, weights=weights_file("narrow"), **WHERE)
+    assert any("not known" in text for text in isotropic.warnings)
+    assert isotropic.honesty is None
 
 
 # -------------------------------------------------------------------------------------------------------- native frame
@@ -167,6 +173,25 @@ def test_a_t1w_that_lies_elsewhere_is_found(weights_file, pair, thick, angles, s
     inside = (slice(6, -6),) * 3
     change = np.abs(moved.image.data - still.image.data)[inside]
     assert np.median(change) < 0.05 * np.ptp(still.image.data[inside])
+
+
+@pytest.mark.parametrize("angles", [(-75, 20, 15), pytest.param((180, 10, 0), marks=pytest.mark.slow)])
+def test_large_tilts_of_a_whole_brain_are_found(angles):
+    """A T1w brain on its side or upside down against 5 mm slices of another contrast: below 1.5 mm at its corners."""
+    from mri_deep_tools.harmonize.template import load_template
+    from mri_deep_tools.registration import register_rigid
+    from mri_deep_tools.sample_scans import without_t1_contrast
+    from scipy.spatial.transform import Rotation
+
+    brain = load_template()
+    small = Volume(np.ascontiguousarray(brain.data[::2, ::2, ::2]), brain.affine @ np.diag([2, 2, 2, 1.0]))
+    slices = acquire(without_t1_contrast(brain), SliceStack(2, 5.0, 5.0))
+    motion = np.eye(4)
+    motion[:3, :3], motion[:3, 3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix(), (15, -10, 20)
+    moved = Volume(small.data, motion @ small.affine)
+    found = register_rigid(moved, slices, metric="mutual-information", threads=1)
+    ends = np.array([[x, y, z, 1] for x in (-70, 70) for y in (-105, 70) for z in (-60, 80)])
+    assert np.linalg.norm(ends @ (found.matrix - motion).T, axis=1).max() < 1.5
 
 
 def test_a_registered_template_gives_its_frame(weights_file, pair, thick, tmp_path):

@@ -79,9 +79,10 @@ def test_compatible_writes_the_published_file(tmp_path, golden, words, weights_f
     assert np.abs(image.get_fdata() - expected["reconstruction"]).max() <= 2e-5
 
 
-def test_a_folder_gets_a_name_that_says_synthetic(tmp_path, words, capsys):
+def test_a_folder_gets_a_name_that_says_synthetic(tmp_path, words, golden, capsys):
+    words[1] = str(golden("t2w_iso.nii.gz"))
     assert main(["superresolve", *words, str(tmp_path / "out")]) == 0
-    assert remains(tmp_path) == [f"out/t2w_aniso_desc-synthetic_T2w.{kind}" for kind in ("json", "nii.gz")]
+    assert remains(tmp_path) == [f"out/t2w_iso_desc-synthetic_T2w.{kind}" for kind in ("json", "nii.gz")]
     out, err = capsys.readouterr()
     assert "slices unknown" in out
     assert "is not checked against its slices" in err

@@ -17,7 +17,7 @@ from ..volume import Volume
 from .frames import AXES, Frame, name_conflicts, native_frame, plausibility, shared_frame, template_frame
 from .honesty import HonestyCheck, check_honesty
 from .preprocess import Scaling, pad_volume, padded_shape, without_background
-from .slices import SliceGeometry, check_stack, detect_slices
+from .slices import SliceGeometry, detect_slices, understand_slices
 
 if TYPE_CHECKING:
     import torch
@@ -81,37 +81,32 @@ class _Run:
         )
         for note in [] if self.alone else name_conflicts(self.t2_name, self.t1_name):
             progress.warn(note)
-        self.slices = detect_slices(
-            t2,
-            path,
-            direction=options.slice_direction,
-            thickness_mm=options.slice_thickness,
-            spacing_mm=options.slice_spacing,
-        )
         for volume, name in ((t2, self.t2_name), (t1, self.t1_name))[: 1 if self.alone else 2]:
             Scaling.of(volume.data, name)  # an error for scans without content
-        self.measured = self.slices is not None and options.slice_spacing is None
+        self.slices = self._slices(path)
+        self.measured = self.slices is not None and t2.shape3[self.slices.axis] == self.slices.count
         if not options.compatible:
-            self._check_slices()
             self.t2 = self._shifted(self.t2)
             self.t1 = self.t1 if self.alone else self._shifted(self.t1)
 
-    def _check_slices(self) -> None:
-        """Say what is odd about the slices, or that there is nothing to do."""
-        if self.slices is not None:
-            for note in check_stack(self.t2, self.slices, self.t2_name):
-                self.progress.warn(note)
-        elif not self.options.registered:
-            sizes = ", ".join(f"{size:.3g}" for size in self.t2.spacing)
-            raise RequestError(
-                f"{self.t2_name} has isotropic voxels ({sizes} mm) already, so there is nothing to do",
-                "if it was interpolated from thick slices, give the scan as it was acquired, or add --registered",
-            )
-        else:
-            self.progress.warn(
-                f"how {self.t2_name} was acquired is not known, so the result is not checked against its slices; "
-                "say --slice-direction and --slice-spacing"
-            )
+    def _slices(self, path: Path | None) -> SliceGeometry | None:
+        """Return how the T2w scan was acquired, with what is odd about it told; an error where nothing is to do."""
+        options = self.options
+        direction, thickness, spacing = options.slice_direction, options.slice_thickness, options.slice_spacing
+        if options.compatible:
+            return detect_slices(self.t2, path, direction=direction, thickness_mm=thickness, spacing_mm=spacing)
+        slices, notes = understand_slices(
+            self.t2,
+            path,
+            self.t2_name,
+            direction=direction,
+            thickness_mm=thickness,
+            spacing_mm=spacing,
+            registered=options.registered,
+        )
+        for note in notes:
+            self.progress.warn(note)
+        return slices
 
     def _shifted(self, volume: Volume) -> Volume:
         data, value = without_background(volume.data)

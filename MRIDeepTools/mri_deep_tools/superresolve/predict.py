@@ -31,6 +31,7 @@ __all__ = [
     "SuperResolutionResult",
     "SuperResolveOptions",
     "SuperResolver",
+    "read_scan",
     "superresolve",
 ]
 
@@ -154,8 +155,8 @@ class SuperResolver:
         if self.note:
             progress.warn(self.note)
         with progress.stage("read"):
-            scans = _read(t2, "T2w", progress), None if t1 is None else _read(t1, "T1w", progress)
-            template = None if options.template is None else _read(options.template, "template", progress)
+            scans = read_scan(t2, "T2w", progress), None if t1 is None else read_scan(t1, "T1w", progress)
+            template = None if options.template is None else read_scan(options.template, "template", progress)
         precision = str(self.dtype).removeprefix("torch.")
         progress.device(str(self.device), threads=threads, precision=precision, model=self.model)
         path = None if isinstance(t2, Volume) else Path(t2)
@@ -257,7 +258,7 @@ def _find_weights(options: SuperResolveOptions) -> tuple[str, Path, str]:
     return name, model_path(name), note
 
 
-def _read(scan: str | Path | Volume, role: str, progress: Progress) -> Volume:
+def read_scan(scan: str | Path | Volume, role: str, progress: Progress) -> Volume:
     """Return a 3-D volume with finite real values; the first frame of a 4-D one."""
     volume = scan if isinstance(scan, Volume) else read_volume(scan, on_warning=progress.warn)
     name, data = volume.source.file_name or f"the {role} scan", volume.data

@@ -18,7 +18,14 @@ from ..errors import InputError, RequestError
 from ..volume import Volume, split_suffix
 from .simulate import DIRECTIONS, array_axis
 
-__all__ = ["ISOTROPIC_RATIO", "SliceGeometry", "check_stack", "detect_slices", "read_thickness"]
+__all__ = [
+    "ISOTROPIC_RATIO",
+    "SliceGeometry",
+    "check_stack",
+    "detect_slices",
+    "read_thickness",
+    "understand_slices",
+]
 
 ISOTROPIC_RATIO = 1.25
 """A scan whose largest voxel side is less than this many times the next one has no thick slices."""
@@ -137,6 +144,67 @@ def detect_slices(
     return SliceGeometry(
         axis, words, count, between, thickness_mm, (float(plane[0]), float(plane[1])), told_by, volume.oblique_degrees
     )
+
+
+def understand_slices(
+    volume: Volume,
+    path: str | Path | None,
+    name: str,
+    *,
+    direction: str | None = None,
+    thickness_mm: float | None = None,
+    spacing_mm: float | None = None,
+    registered: bool = False,
+) -> tuple[SliceGeometry | None, list[str]]:
+    """Return how a scan was acquired, also where it was interpolated since, and what a person should know about it.
+
+    Parameters
+    ----------
+    volume, path, direction, thickness_mm, spacing_mm : as for :func:`detect_slices`.
+    name : of the scan, for the sentences.
+    registered : the scan is on the grid of another one, so isotropic voxels are no reason to refuse it.
+
+    Raises
+    ------
+    RequestError : isotropic voxels, and no sign of slices: there is nothing to do. InputError : too few slices.
+
+    """
+    found = detect_slices(volume, path, direction=direction, thickness_mm=thickness_mm, spacing_mm=spacing_mm)
+    notes = []
+    if found is None:
+        guess = _guess(volume, path, direction, thickness_mm)
+        if guess is not None:
+            found = guess
+            notes.append(
+                f"{name} looks as if it was interpolated from {guess.direction} slices about {guess.spacing_mm:.3g} mm "
+                "apart, and is taken as such; if that is wrong, say --slice-direction and --slice-spacing"
+            )
+        elif registered:
+            notes.append(
+                f"how {name} was acquired is not known, so the result is not checked against its slices; say "
+                "--slice-direction and --slice-spacing"
+            )
+        else:
+            sizes = ", ".join(f"{size:.3g}" for size in volume.spacing)
+            raise RequestError(
+                f"{name} has isotropic voxels ({sizes} mm) already, so there is nothing to do",
+                "if it was interpolated from thick slices, give the scan as it was acquired, or say --slice-direction "
+                "and --slice-spacing",
+            )
+    return found, [*notes, *(check_stack(volume, found, name) if found is not None else [])]
+
+
+def _guess(
+    volume: Volume, path: str | Path | None, direction: str | None, thickness_mm: float | None
+) -> SliceGeometry | None:
+    """Return the slices that a scan with isotropic voxels seems to be interpolated from."""
+    from .interpolation import find_interpolation
+
+    guess = find_interpolation(volume)
+    if guess is None or (direction is not None and array_axis(volume, direction) != guess.axis):
+        return None
+    word = next(name for name in DIRECTIONS if array_axis(volume, name) == guess.axis)
+    return detect_slices(volume, path, direction=word, thickness_mm=thickness_mm, spacing_mm=guess.spacing_mm)
 
 
 def read_thickness(path: str | Path) -> tuple[float | None, str]:
