@@ -146,13 +146,13 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Tells patches of real images from made ones; no sigmoid. Any size of at least 8 voxels a side."""
 
-    def __init__(self) -> None:
+    def __init__(self, features: Sequence[int] = DISCRIMINATOR_FEATURES) -> None:
         super().__init__()
-        inputs = (1, *DISCRIMINATOR_FEATURES[:-1])
-        pairs = zip(inputs, DISCRIMINATOR_FEATURES, strict=True)
+        inputs = (1, *features[:-1])
+        pairs = zip(inputs, features, strict=True)
         self.convs = nn.ModuleList(nn.Conv3d(a, b, 4, 2, bias=False) for a, b in pairs)
-        self.norms = nn.ModuleList(DeviationNorm(features) for features in DISCRIMINATOR_FEATURES[1:])
-        self.head = nn.Conv3d(DISCRIMINATOR_FEATURES[-1], 1, 3, padding=1)
+        self.norms = nn.ModuleList(DeviationNorm(own) for own in features[1:])
+        self.head = nn.Conv3d(features[-1], 1, 3, padding=1)
         _glorot(self)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -232,7 +232,8 @@ def build_network(state: Mapping[str, Tensor]) -> Generator | Discriminator | Pr
     if "dense.weight" in state:
         network = Predictor(state["dense.weight"].shape[1])
     elif "convs.0.weight" in state:
-        network = Discriminator()
+        found = sorted(key for key in state if key.startswith("convs."))
+        network = Discriminator([state[key].shape[0] for key in found])
     else:
         network = Generator(GeneratorSpec.from_state(state))
     try:

@@ -13,12 +13,21 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from .._atomic import atomic_path
 from ..checkpoints.cache import cached_state
 from ..checkpoints.keras_h5 import conv_kernel_to_torch, read_keras_h5
 from ..errors import WeightsError
 from .network import DISCRIMINATOR_FEATURES, PREDICTOR_FEATURES, Discriminator, Generator, Predictor, build_network
 
-__all__ = ["NETWORK_NAMES", "convert_layers", "load_generator", "load_network", "load_predictor", "load_state"]
+__all__ = [
+    "NETWORK_NAMES",
+    "convert_layers",
+    "load_generator",
+    "load_network",
+    "load_predictor",
+    "load_state",
+    "save_network",
+]
 
 Network = Generator | Discriminator | Predictor
 Tensors = Sequence[np.ndarray]
@@ -69,6 +78,23 @@ def load_generator(path: str | Path) -> Generator:
 def load_predictor(path: str | Path) -> Predictor:
     """Build the prediction network of a file; WeightsError, saying what the file holds, when it is another one."""
     return _load_as(path, Predictor)
+
+
+def save_network(network: torch.nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> Path:
+    """Write a network's weights as ``.safetensors``, with what it is and its numbers in the metadata.
+
+    Raises OutputError when the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    state = {name: value.detach().cpu().to(dtype).contiguous() for name, value in network.state_dict().items()}
+    metadata = {"format": "mri-deep-tools iguane 1", "network": type(network).__name__.lower()}
+    if isinstance(network, Generator):
+        metadata |= {"width": str(network.spec.width), "levels": str(network.spec.levels)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(state, metadata=metadata))
+    return path
 
 
 def convert_layers(layers: Mapping[str, Tensors], file_name: str) -> State:
