@@ -39,6 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     baby.set_defaults(export=None)
     add_config_options(baby)
     add_common_options(baby)
+    iguane = systems.add_parser(
+        "iguane",
+        help="harmonization: any number of sites towards a reference site",
+        epilog="Images come from a table (path, site; age and subject where known) of prepared brains, which is packed "
+        "into the run's folder, or from sites simulated with label maps (the keys under `simulation`).",
+    )
+    iguane.add_argument("--output", metavar="FOLDER", help="folder of the run (the key run.output)")
+    iguane.set_defaults(export=None)
+    add_config_options(iguane)
+    add_common_options(iguane)
     predictor = systems.add_parser("predictor", help="age or diagnosis from prepared T1w brains")
     predictor.add_argument("--output", metavar="FOLDER", help="folder of the run (the key run.output)")
     predictor.set_defaults(export=None)
@@ -87,6 +97,10 @@ def _base(system: str, content: dict[str, Any], lite: bool) -> Any:
         from ..harmonize.predictor_train import PredictorConfig
 
         return PredictorConfig()
+    if system == "iguane":
+        from ..harmonize.train import IguaneConfig
+
+        return IguaneConfig()
     if lite:
         from ..synthsegment.train_lite import LiteTrainingConfig
 
@@ -108,6 +122,10 @@ def _train(system: str, config: Any, lite: bool, progress: Progress) -> Path:
         from ..harmonize.predictor_train import train_predictor
 
         return train_predictor(config, progress)
+    if system == "iguane":
+        from ..harmonize import train as harmonize_train
+
+        return harmonize_train.train(config, progress)
     if lite:
         from ..synthsegment.train_lite import train_lite
 
