@@ -79,7 +79,8 @@ def compute_mask(
     if b0 is None:
         raise InputError("a mask cannot be computed: the scan has no b = 0 volume", "give one with --mask")
     if method == "otsu":
-        found = require_dipy("segment.mask").median_otsu(b0, median_radius=2, numpass=1)[1]
+        with np.errstate(invalid="ignore"):  # empty bins of a histogram are divided by
+            found = require_dipy("segment.mask").median_otsu(b0, median_radius=2, numpass=1)[1]
     else:
         from ..synthsegment import segment
 
