@@ -174,24 +174,25 @@ class _Dense:
     @classmethod
     def of(cls, unit: ConvUnit, before: _Dense | None = None, features: int = 0) -> _Dense:
         """Take a unit; ``before`` is the layer whose normalisation is folded in, into the first ``features`` inputs."""
-        weight = unit.weight.detach().double().flatten(1).T.clone()
-        bias = unit.bias.detach().double().clone()
+        weight = unit.weight.detach().cpu().double().flatten(1).T.clone()  # on the CPU: not every GPU has float64
+        bias = unit.bias.detach().cpu().double().clone()
         if before is not None:
             bias += before.shift @ weight[:features]
             weight[:features] *= before.scale[:, None]
         return cls(weight, bias, *_affine(unit))
 
-    def float(self) -> _Dense:
-        """Return the same in float32, contiguous."""
-        return _Dense(*(t.float().contiguous() for t in (self.weight, self.bias, self.scale, self.shift)))
+    def float(self, device: torch.device | str = "cpu") -> _Dense:
+        """Return the same in float32, contiguous, on a device."""
+        tensors = (self.weight, self.bias, self.scale, self.shift)
+        return _Dense(*(tensor.float().contiguous().to(device) for tensor in tensors))
 
 
 def _affine(unit: ConvUnit) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the scale and shift, float64, that a unit's batch normalisation is at inference."""
     if not isinstance(unit.norm, KerasBatchNorm):
-        one = torch.ones_like(unit.bias, dtype=torch.float64)
+        one = torch.ones(unit.bias.shape, dtype=torch.float64)
         return one, torch.zeros_like(one)
-    state = {name: tensor.detach().double() for name, tensor in unit.norm.state_dict().items()}
+    state = {name: tensor.detach().cpu().double() for name, tensor in unit.norm.state_dict().items()}
     weight, bias, mean, variance = (state[name] for name in ("weight", "bias", "running_mean", "running_var"))
     scale = weight / torch.sqrt(variance + 1e-3)
     return scale, bias - mean * scale
@@ -269,7 +270,8 @@ class _PointwiseDecoder:
             unit = network.decoder.unit(name)
             before = layers[-1] if layers else None
             layers.append(_Dense.of(unit, before, before.weight.shape[1] if before else 0))
-        self.layers = [layer.float() for layer in layers]
+        device = network.decoder.unit("dc4").weight.device
+        self.layers = [layer.float(device) for layer in layers]
         self.state, self.floor = network.state_channels, _floor(network)
         self.features = [self.state, *(layer.weight.shape[1] for layer in self.layers[:-1])]
 
