@@ -112,7 +112,10 @@ def choose_model(
     fitting = _fitting(known, shell, measured, dims, combined, percentile, all_directions)
     present = [one for one in fitting if _is_here(one)]
     if not present:
-        return fitting[0].choice(measured, all_directions)  # raises, and says how to get it
+        try:
+            return fitting[0].choice(measured, all_directions)  # raises, and says how to get it
+        except WeightsError as error:
+            raise WeightsError(error.message, f"{error.hint}; or use --method sh, which needs no weights") from None
     best, used = fitting[0], present[0]
     note = _lite_note(used.name, best.name) if used.model.bundled and not best.model.bundled else ""
     return used.choice(measured, all_directions, note)

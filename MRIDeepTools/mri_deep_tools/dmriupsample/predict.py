@@ -18,7 +18,7 @@ from ..errors import RequestError
 from ..inference import peak_memory_bytes, pick_device, run_with_fallback, set_threads
 from ..progress import Progress, ProgressCallback
 from ..volume import Volume
-from .baseline import condition_of, sh_predict
+from .baseline import condition_of, sh_matrix, sh_predict
 from .directions import choose_context, even_directions, same_axis_angle
 from .gradients import GradientTable, read_mrtrix, target_table
 from .masks import compute_mask, read_mask
@@ -158,6 +158,7 @@ class Upsampler:
         if options.compatible:
             volumes = np.arange(len(scan.table))
         if options.method == "sh":
+            sh_matrix(world, world, options.sh_order)  # complains of too few directions before any work
             return Shell(scan, value, volumes, volumes, None)
         choice = choose_model(
             value,
