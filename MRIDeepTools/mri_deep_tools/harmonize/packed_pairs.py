@@ -137,8 +137,9 @@ class PackedPairs:
                 made = np.where(image > BACKGROUND, (universal(inside) * mask)[0, 0].numpy(), BACKGROUND)
                 brain = image > BACKGROUND
                 style = np.abs(_percentiles(made, brain) - wanted).mean()
-                alike = np.corrcoef(made[brain], image[brain])[0, 1]
-                losses.append(style + 1 - (alike if np.isfinite(alike) else 0.0))
+                flat = not np.ptp(made[brain]) > 0 or not np.ptp(image[brain]) > 0
+                alike = 0.0 if flat else np.corrcoef(made[brain], image[brain])[0, 1]
+                losses.append(style + 1 - alike)
         return -float(np.mean(losses))
 
     def _of(self, site: str) -> np.ndarray:

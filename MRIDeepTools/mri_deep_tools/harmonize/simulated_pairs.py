@@ -35,8 +35,7 @@ class SimulatedPairs:
 
     def voxel_mm(self, visit: int) -> int:
         """Return the voxel size of a visit."""
-        config = self.simulator.config
-        return config.coarse_mm if visit < config.coarse_visits else 1
+        return self.simulator.config.voxel_mm(visit)
 
     def pair(self, site: int, number: int, visit: int) -> Pair:
         """Return two persons, one at the reference site, and the second one's truth."""

@@ -50,8 +50,18 @@ class SitesConfig:
     rotation: float = field(default=5.0, metadata={"help": "bounds of their rotation in degrees"})
     shift_mm: float = field(default=4.0, metadata={"help": "bounds of their shift"})
     nonlin_std_mm: float = field(default=2.5, metadata={"help": "largest standard deviation of the velocity field"})
-    coarse_mm: int = field(default=2, metadata={"help": "voxel size of the first visits, whole mm"})
-    coarse_visits: int = field(default=0, metadata={"help": "visits with such voxels; then 1 mm"})
+    coarse: list[list[int]] = field(
+        default_factory=list,
+        metadata={"help": "voxel size (whole mm) and number of visits, for the first visits; then 1 mm"},
+    )
+
+    def voxel_mm(self, visit: int) -> int:
+        """Return the voxel size of a visit."""
+        for size, visits in self.coarse:
+            if visit < visits:
+                return size
+            visit -= visits
+        return 1
 
 
 @dataclass(frozen=True)
@@ -157,8 +167,11 @@ class SiteSimulator:
     """
 
     def __init__(self, config: SitesConfig, cache: Path | None = None, device: torch.device | str = "cpu") -> None:
-        if config.count < 1 or config.coarse_mm < 1:
-            raise RequestError("simulated sites need a count and a voxel size of 1 at least", "correct 'simulation'")
+        if config.count < 1 or any(len(stage) != 2 or min(stage) < 1 for stage in config.coarse):
+            raise RequestError(
+                "simulated sites need a count of 1 at least, and 'coarse' pairs of voxel size and visits",
+                "correct 'simulation'",
+            )
         self.config, self.device = config, torch.device(device)
         self.train, self.held = split(load_template_maps(config.labels, cache), config.validation)
         self.sites = [draw_site(np.random.default_rng([config.seed, number])) for number in range(config.count)]

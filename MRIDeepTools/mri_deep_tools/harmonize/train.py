@@ -65,8 +65,12 @@ class IguaneConfig:
     paired_visits: int = field(
         default=0, metadata={"help": "visits at the start with the paired term alone (universal generator)"}
     )
-    identity_start: bool = field(
-        default=False, metadata={"help": "begin with generators that change nothing (last layer 0)"}
+    start: Literal["published", "unchanged", "features"] = field(
+        default="published",
+        metadata={
+            "help": "last layers at the start: published (random), unchanged (0: generators change nothing), or "
+            "features (the input is taken back, so that the output comes from the normalised features alone)"
+        },
     )
     average: float = field(
         default=0.0, metadata={"help": "decay of the running average of the universal generator; 0: none (published)"}

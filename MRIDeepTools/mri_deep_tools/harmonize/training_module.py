@@ -238,8 +238,8 @@ def build_networks(config: IguaneConfig, sites: int) -> dict[str, nn.Module]:
         networks[f"discRef_{number}"] = Discriminator(config.discriminator_features)
         networks[f"discSrc_{number}"] = Discriminator(config.discriminator_features)
     for network in networks.values():
-        if config.identity_start and isinstance(network, Generator):
-            nn.init.zeros_(network.head.weight)
+        if isinstance(network, Generator):
+            begin(network.head.weight, config.start)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if config.initial_weights:
         start = load_generator(config.initial_weights)
@@ -250,6 +250,16 @@ def build_networks(config: IguaneConfig, sites: int) -> dict[str, nn.Module]:
             )
         networks["universal"].load_state_dict(start.state_dict())
     return networks
+
+
+def begin(head: Tensor, start: str) -> None:
+    """Set the last layer of a generator, (1, features + 1, 1, 1, 1), whose last input is the image itself."""
+    with torch.no_grad():
+        if start == "unchanged":
+            head.zero_()
+        elif start == "features":
+            head[:, :-1] *= 0.3
+            head[:, -1] = -1
 
 
 def rate_of(config: IguaneConfig, updates: int) -> Any:
