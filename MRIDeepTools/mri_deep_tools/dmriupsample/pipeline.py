@@ -111,7 +111,8 @@ def _predict(
         torch.from_numpy(bvecs_out).to(device),
     )
     out = np.zeros((*data.shape[:3], len(bvecs_out)), dtype=np.float32)
-    size = max(1, min(64, _GROUP_VALUES // (network.patch**3 * len(bvecs_out))))
+    kept = _GROUP_VALUES if memory is None else min(_GROUP_VALUES, memory // 16)  # a quarter of the bound, in float32
+    size = max(1, min(64, kept // (network.patch**3 * len(bvecs_out))))
     for start in range(0, len(grid), size):
         which = np.arange(start, min(start + size, len(grid)))
         patches = grid.take(data, which).astype(np.float32, copy=False) / np.float32(task.xmax)
