@@ -110,6 +110,20 @@ def segmentation(painter: QtGui.QPainter) -> None:
     fill(painter, both_sides(9, 69, 11, 19, -14), "#1f9a52")  # thalamus
 
 
+def more_directions(painter: QtGui.QPainter) -> None:
+    """Paint a brain with few measured directions through its middle, and many predicted ones between them."""
+    tile(painter)
+    fill(painter, folded_outline(43, 53, 0.11, 18), "#5d7388", "#93a5b5")
+    for count, colour, reach, width, dot in ((24, "#f08014", 40, 1.8, 7), (6, "#9fd0ff", 47, 3.2, 12)):
+        for step in range(count):
+            angle = 2 * math.pi * (step + (0.5 if count == 24 else 0.0)) / count
+            x, y = 64 + reach * math.sin(angle), 64 - 1.12 * reach * math.cos(angle)
+            painter.setPen(QtGui.QPen(QtGui.QColor(colour), width))
+            painter.drawLine(CENTRE, QtCore.QPointF(x, y))
+            fill(painter, ellipse(x, y, dot, dot), colour, "#ffffff" if dot > 10 else "", 1.6)
+    fill(painter, ellipse(64, 64, 12, 12), "#ffffff")
+
+
 def draw(paint: Callable[[QtGui.QPainter], None], *targets: str) -> None:
     """Paint at four times the size, scale down and save at each target below the repository."""
     image = QtGui.QImage(SIZE * OVERSAMPLING, SIZE * OVERSAMPLING, QtGui.QImage.Format.Format_ARGB32_Premultiplied)
@@ -131,4 +145,5 @@ if __name__ == "__main__":
     application = QtGui.QGuiApplication([])
     draw(home, "Resources/MRIDeepTools.png", "MRIDeepTools/Resources/Icons/MRIDeepTools.png")
     draw(segmentation, "SynthSegment/Resources/Icons/SynthSegment.png")
+    draw(more_directions, "DMRIUpsample/Resources/Icons/DMRIUpsample.png")
     os._exit(0)  # PySide6 on Python 3.11 may fault while the interpreter is taken down; everything is written

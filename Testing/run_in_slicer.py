@@ -24,7 +24,7 @@ import qt
 import slicer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-MODULES = ("MRIDeepTools", "SynthSegment")
+MODULES = ("DMRIUpsample", "MRIDeepTools", "SynthSegment")
 
 
 def parse(words: list[str]) -> argparse.Namespace:

@@ -13,7 +13,7 @@ import pytest
 from module_helpers import REPOSITORY
 from test_packaging import built  # noqa: F401 - a fixture
 
-MODULES = ("MRIDeepTools", "SynthSegment")
+MODULES = ("DMRIUpsample", "MRIDeepTools", "SynthSegment")
 
 LIGHT_IMPORT = r"""
 import importlib, json, sys, time

@@ -116,6 +116,7 @@ class LeaveOut:
         """Return everything but the maps, as JSON types."""
         return {
             "Verdict": self.verdict,
+            "Level": self.level,
             "DirectionsRead": self.read,
             "TrainedToReadThatMany": self.trained,
             "Folds": self.folds,
