@@ -1,0 +1,324 @@
+"""Harmonize: gives a T1w scan of any site the style of one reference scanner, and shows what it changed.
+
+The method is IGUANe (Roca et al. 2025), run by the package `mri_deep_tools` in a process of its own. The result is
+synthetic, and says so.
+"""
+
+from __future__ import annotations
+
+import sys
+import unittest
+from pathlib import Path
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+try:
+    import MRIDeepToolsLib  # noqa: F401
+except ImportError:  # in the source tree each module has a folder of its own; installed, all are in one
+    sys.path.append(str(Path(__file__).resolve().parent.parent / "MRIDeepTools"))
+
+from HarmonizeLib.methods import IGUANE
+from HarmonizeLib.panel import Panel
+from HarmonizeLib.parameters import HarmonizeParameters
+from HarmonizeLib.run import HarmonizeOptions, HarmonizeRun
+from HarmonizeLib.scan_choice import likely_scan, why_not_harmonize
+from HarmonizeLib.spaces import is_rigid, scan_to_template
+from MRIDeepToolsLib import core_info, nodes, setup_core
+
+
+class Harmonize(ScriptedLoadableModule):
+    """The module as Slicer knows it."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("Harmonize")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Filtering"), "Neuroimaging"]
+        parent.dependencies = ["MRIDeepTools"]
+        parent.contributors = ["The MRI Deep Tools contributors"]
+        parent.helpText = (
+            _(
+                "Gives a T1w scan of any site the style of one reference scanner, so that scans of several sites can "
+                "be compared, and shows what was changed. The result is synthetic. Research use only, not a medical "
+                "device."
+            )
+            + self.getDefaultModuleDocumentationLink()
+        )
+        parent.acknowledgementText = _(
+            "Method: V. Roca et al., IGUANe, Medical Image Analysis 99 (2025) 103388. Please cite it when you use the "
+            "results. The weights have licences of their own, shown in the panel. MRI Deep Tools is free software "
+            "under the Apache License 2.0."
+        )
+
+    def getDefaultModuleDocumentationLink(self, docPage: str | None = None) -> str:
+        """Return the link below the help text; ours is not among Slicer's own pages."""
+        from MRIDeepToolsLib.widgets import documentation_url
+
+        text = _("Documentation")
+        return f'<p><a href="{documentation_url()}">{text}</a></p>'
+
+
+class HarmonizeWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """Life cycle of the panel; what it does is in :mod:`HarmonizeLib.panel`."""
+
+    logic: Any = None
+    panel: Any = None
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+
+    def setup(self) -> None:
+        """Build the panel, once."""
+        ScriptedLoadableModuleWidget.setup(self)
+        widget = slicer.util.loadUI(self.resourcePath("UI/Harmonize.ui"))
+        self.layout.addWidget(widget)
+        self.ui = slicer.util.childWidgetVariables(widget)
+        self.logic = HarmonizeLogic()
+        self.panel = Panel(self.ui, self.logic)
+        widget.setMRMLScene(slicer.mrmlScene)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneReplaced)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneReplaced)
+        self.use_scene()
+
+    def enter(self) -> None:
+        """Take over what changed while another module was shown."""
+        self.use_scene()
+        self.panel.refresh_machine()
+
+    def exit(self) -> None:
+        """Let go of the parameter node; a run goes on."""
+        self.use_parameters(None)
+
+    def cleanup(self) -> None:
+        """End runs and observers before the module goes."""
+        self.use_parameters(None)
+        if self.panel is not None:
+            self.panel.close()
+        self.removeObservers()
+
+    def onReload(self) -> None:
+        """Load the files of this module again, not only the module file."""
+        for name in [name for name in sys.modules if name.partition(".")[0] == "HarmonizeLib"]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    def onSceneStartClose(self, caller: Any, event: str) -> None:
+        """Let go of the parameter node before it is deleted."""
+        self.use_parameters(None)
+
+    def onSceneReplaced(self, caller: Any, event: str) -> None:
+        """The scene was closed, or one was loaded: its parameters are shown."""
+        if self.parent.isEntered:
+            self.use_scene()
+
+    def use_scene(self) -> None:
+        """Show the parameters of the scene; choose a scan where none is chosen."""
+        parameters = self.logic.getParameterNode()
+        if parameters.inputVolume is None:
+            parameters.inputVolume = likely_scan()
+        self.use_parameters(parameters)
+
+    def use_parameters(self, parameters: Any) -> None:
+        """Bind the panel to parameters, or to nothing."""
+        if self.panel is None:
+            return
+        if self.panel.parameters is not None:
+            self.removeObserver(self.panel.parameters, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
+        self.panel.bind(parameters)
+        if parameters is not None:
+            self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
+
+    def onParametersModified(self, caller: Any, event: str) -> None:
+        """Follow the parameters."""
+        self.panel.update()
+
+
+class HarmonizeLogic(ScriptedLoadableModuleLogic):
+    """Harmonizes volumes without any panel: for scripts, other modules and the Python console.
+
+    ::
+
+        import Harmonize
+        scan = slicer.util.getNode("T1w")
+        harmonized = Harmonize.HarmonizeLogic().process(scan)
+    """
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.outputs: Any = None
+
+    def getParameterNode(self) -> HarmonizeParameters:
+        """Return the parameters that the scene remembers for the panel."""
+        return HarmonizeParameters(super().getParameterNode())
+
+    def process(
+        self,
+        scanNode: Any,
+        resultNode: Any = None,
+        *,
+        brain: Any = None,
+        placement: Any = None,
+        change: Any = True,
+        mask: Any = False,
+        transform: Any = False,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> Any:
+        """Harmonize a T1w volume, wait, and return the volume node of the result; Slicer stays alive meanwhile.
+
+        Parameters
+        ----------
+        scanNode : T1w scalar volume node.
+        resultNode : to be filled; None for a new one.
+        brain : segmentation or label map node to take as brain mask; None to find the brain.
+        placement : rigid transform node under which the scan, as Slicer shows it, lies in MNI space; None to register.
+        change, mask, transform :
+            True or False, or the node (scalar volume, segmentation, linear transform) to be filled with the change
+            (result minus normalised scan), the brain mask, the transform that takes the scan to MNI space. What was
+            made is in ``outputs``, with tables and charts of the change.
+        timeout_s : give up after so many seconds; None for no limit.
+        options : fields of :class:`HarmonizeLib.run.HarmonizeOptions`, such as ``keep_head=True`` or ``device="cpu"``;
+            also ``on_progress``, ``on_log``, ``on_warning``.
+
+        Raises
+        ------
+        GlueError : an input cannot be used, the core is not installed, or the run failed; the message is a sentence.
+
+        """
+        made = {"change": change, "mask": mask, "transform": transform}
+        run = self.start(scanNode, resultNode, brain=brain, placement=placement, **made, **options)
+        try:
+            self.outputs = run.wait(timeout_s)
+        finally:
+            run.cancel()
+        return self.outputs.result
+
+    def start(
+        self,
+        scanNode: Any,
+        resultNode: Any = None,
+        *,
+        brain: Any = None,
+        placement: Any = None,
+        change: Any = True,
+        mask: Any = False,
+        transform: Any = False,
+        **options: Any,
+    ) -> HarmonizeRun:
+        """Start what :meth:`process` does and return at once; ``on_done`` is called with the run at its end."""
+        callbacks = {name: options.pop(name) for name in list(options) if name.startswith("on_")}
+        wanted = {"change": change, "mask": mask, "transform": transform}
+        targets = {name: None if isinstance(value, bool) else value for name, value in wanted.items()}
+        targets["result"] = resultNode
+        flags = {name: value is not None and value is not False for name, value in wanted.items()}
+        settings = HarmonizeOptions(**flags, **options)
+        reason = why_not_harmonize(
+            scanNode,
+            brain=brain,
+            placement=placement,
+            registered=settings.registered,
+            template=settings.template,
+            targets=targets,
+        )
+        if reason:
+            raise nodes.NodeError(reason)
+        return HarmonizeRun(scanNode, settings, brain=brain, placement=placement, **targets, **callbacks).start()
+
+
+class HarmonizeTest(ScriptedLoadableModuleTest):
+    """Tests that any Slicer can run: no network, no installation, no GPU, half a minute.
+
+    What needs the core is skipped where it is not installed.
+    """
+
+    def setUp(self) -> None:
+        """Begin with an empty scene."""
+        slicer.mrmlScene.Clear()
+
+    def runTest(self) -> None:
+        """Run all tests; for the button Reload and Test."""
+        for name in ("test_checks", "test_parameters", "test_words", "test_spaces", "test_run"):
+            self.setUp()
+            try:
+                getattr(self, name)()
+            except unittest.SkipTest as skipped:
+                self.delayDisplay(str(skipped))
+        self.delayDisplay(_("All tests of Harmonize passed."))
+
+    def test_checks(self) -> None:
+        """Missing and empty inputs are refused with a sentence; a plain scan is not."""
+        self.assertTrue(why_not_harmonize(None))
+        self.assertTrue(why_not_harmonize(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")))
+        scan = sample_volume()
+        self.assertEqual(why_not_harmonize(scan), "")
+        self.assertTrue(why_not_harmonize(scan, needs_mask=True))
+        mask = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        self.assertTrue(why_not_harmonize(scan, brain=mask))
+        self.assertTrue(why_not_harmonize(scan, targets={"result": scan}))
+
+    def test_parameters(self) -> None:
+        """Parameters live in the scene."""
+        logic = HarmonizeLogic()
+        logic.getParameterNode().inputVolume = sample_volume()
+        logic.getParameterNode().keepHead = True
+        self.assertTrue(logic.getParameterNode().keepHead)
+        self.assertEqual(logic.getParameterNode().inputVolume.GetName(), "Sample T1w")
+
+    def test_words(self) -> None:
+        """Options become words of the command line."""
+        words = HarmonizeOptions(model="iguane", bias_correction=False, device="cpu", threads=1).words()
+        self.assertEqual(
+            words,
+            ["--model", "iguane", "--space", "native", "--no-bias-correction", "--device", "cpu", "--threads", "1"],
+        )
+
+    def test_spaces(self) -> None:
+        """A transform that the scan is under counts once; a mirror is no way to the template."""
+        scan = sample_volume()
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        matrix = vtk.vtkMatrix4x4()
+        matrix.SetElement(0, 3, 5.0)
+        transform.SetMatrixTransformToParent(matrix)
+        self.assertEqual(scan_to_template(scan, transform).GetElement(0, 3), 5.0)
+        scan.SetAndObserveTransformNodeID(transform.GetID())
+        self.assertEqual(scan_to_template(scan, transform).GetElement(0, 3), 5.0)
+        matrix.SetElement(0, 0, -1.0)
+        self.assertFalse(is_rigid(matrix))
+
+    def test_run(self) -> None:
+        """A brain in MNI space keeps its place."""
+        if not setup_core.state().ready:
+            raise unittest.SkipTest("the core is not installed")
+        if IGUANE.needed_models("", core_info.info()["models"]):
+            raise unittest.SkipTest("no model is on this computer")
+        scan = sample_volume()
+        options = {"skull_stripped": True, "bias_correction": False, "registered": True, "unchecked": True}
+        result = HarmonizeLogic().process(scan, **options, device="cpu", threads=1)
+        self.assertEqual(result.GetImageData().GetDimensions(), scan.GetImageData().GetDimensions())
+        self.assertEqual(result.GetAttribute("MRIDeepTools.Synthetic"), "1")
+
+
+def sample_volume() -> Any:
+    """Return a small new volume in MNI space: an ellipsoid with a darker rim, 40 x 48 x 40 voxels of 4 mm."""
+    import numpy as np
+
+    k, j, i = np.indices((40, 48, 40)).astype(np.float32)
+    distance = np.sqrt(((i - 19.5) / 16) ** 2 + ((j - 23.5) / 20) ** 2 + ((k - 19.5) / 16) ** 2)
+    values = np.where(distance < 0.75, 600, 400) + np.random.default_rng(1).normal(0, 20, distance.shape)
+    values = np.where(distance < 1, values, 0).astype(np.float32)
+    volume = slicer.util.addVolumeFromArray(values, name="Sample T1w", nodeClassName="vtkMRMLScalarVolumeNode")
+    volume.SetSpacing(4, 4, 4)
+    volume.SetOrigin(-78, -112, -60)
+    return volume

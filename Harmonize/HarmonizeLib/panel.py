@@ -1,0 +1,175 @@
+"""What the panel does: says whether it can run, runs, cancels, shows the stages and the results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+from MRIDeepToolsLib import settings
+from MRIDeepToolsLib.model_widgets import OWN_WEIGHTS
+from MRIDeepToolsLib.run_panel import RunPanel
+from MRIDeepToolsLib.widgets import show_lines
+from slicer.i18n import tr as _
+
+from .methods import IGUANE
+from .parameters import BrainSource, Placement, ResultSpace
+from .results import ResultsPanel, show_comparison
+from .run import HarmonizeOptions, HarmonizeRun
+from .scan_choice import scan_notes, why_not_harmonize
+from .stages import Checklist
+
+__all__ = ["Panel"]
+
+
+class Panel(RunPanel):
+    """Behaviour of the panel.
+
+    Parameters
+    ----------
+    ui : child widgets of ``Harmonize.ui``.
+    logic : HarmonizeLogic.
+
+    """
+
+    task = IGUANE.task
+    weights_setting = "harmonizeWeights"
+
+    def __init__(self, ui: Any, logic: Any) -> None:
+        super().__init__(ui, logic)
+        self.results = ResultsPanel(ui)
+        labels = (ui.maskStateLabel, ui.biasStateLabel, ui.placeStateLabel, ui.modelStateLabel)
+        self.stages = Checklist(labels)
+        ui.templatePathLineEdit.currentPath = settings.get("harmonizeTemplate")
+        ui.templatePathLineEdit.connect("currentPathChanged(QString)", self._template_chosen)
+        for section in (ui.inputsCollapsibleButton, ui.stagesCollapsibleButton, ui.advancedCollapsibleButton):
+            section.connect("contentsCollapsed(bool)", self.update)  # not all rows of a section are always shown
+        self.update()
+
+    # ------------------------------------------------------------------------------------------------ following state
+
+    def update(self) -> None:
+        """Bring everything in line with the parameters."""
+        parameters, ui = self.parameters, self.ui
+        self.models.show_about()
+        if parameters is None:
+            self.apply.set_ready(_("Choose a T1w scan."))
+            return
+        ui.weightsLabel.visible = ui.weightsPathLineEdit.visible = self.own_weights
+        self.models.choose(parameters.model)
+        ui.maskSelector.visible = parameters.brainSource == BrainSource.MASK
+        ui.givenTransformSelector.visible = parameters.placement == Placement.TRANSFORM
+        ui.changeSelector.enabled = parameters.makeChangeMap
+        ui.brainMaskSelector.enabled = parameters.makeBrainMask
+        ui.transformSelector.enabled = parameters.makeTransform
+        ui.keepHeadCheckBox.enabled = self._head_is_there
+        reason = self._why_not()
+        show_lines(ui.inputNoteLabel, [] if reason else scan_notes(parameters.inputVolume))
+        self.apply.set_ready(reason or self.why_not_weights(), self.what_comes_first())
+        self.stages.tell(parameters.madeStages)
+        self.results.show(parameters)
+
+    @property
+    def _head_is_there(self) -> bool:
+        """True when there is a head around the brain that can be kept."""
+        parameters = self.scene_parameters
+        return parameters.space == ResultSpace.SCAN and parameters.brainSource != BrainSource.STRIPPED
+
+    def _given(self) -> dict[str, Any]:
+        """Return brain mask and transform that the person gives."""
+        parameters = self.scene_parameters
+        masked, placed = parameters.brainSource == BrainSource.MASK, parameters.placement == Placement.TRANSFORM
+        return {
+            "brain": parameters.maskNode if masked else None,
+            "placement": parameters.givenTransform if placed else None,
+        }
+
+    def _targets(self) -> dict[str, Any]:
+        """Return the nodes that the person wants to be filled."""
+        parameters = self.scene_parameters
+        return {
+            "result": parameters.result,
+            "change": parameters.changeMap if parameters.makeChangeMap else None,
+            "mask": parameters.brainMask if parameters.makeBrainMask else None,
+            "transform": parameters.transform if parameters.makeTransform else None,
+        }
+
+    def _why_not(self) -> str:
+        parameters = self.scene_parameters
+        return why_not_harmonize(
+            parameters.inputVolume,
+            **self._given(),
+            needs_mask=parameters.brainSource == BrainSource.MASK,
+            needs_transform=parameters.placement == Placement.TRANSFORM,
+            registered=parameters.placement == Placement.REGISTERED,
+            template=self._options().template,
+            targets=self._targets(),
+        )
+
+    def _template_chosen(self, path: str) -> None:
+        settings.set_value("harmonizeTemplate", path)
+        self.update()
+
+    # -------------------------------------------------------------------------------------------------------- running
+
+    @property
+    def failure_text(self) -> str:
+        """What the dialog says when something unforeseen happens."""
+        return _("The scan could not be harmonized.")
+
+    def needed_models(self) -> list[Any]:
+        """Return the facts of the models that a run needs and that are not on this computer."""
+        options = self._options()
+        return [] if options.weights else options.method.needed_models(options.model, self._models)
+
+    def make_run(self) -> HarmonizeRun:
+        """Return the run that the panel describes, not started."""
+        self.stages.begin()
+        return HarmonizeRun(
+            self.scene_parameters.inputVolume,
+            self._options(),
+            **self._given(),
+            **self._targets(),
+            on_progress=self._progressed,
+            on_log=self.progress.log,
+            on_done=self._done,
+        )
+
+    def _options(self) -> HarmonizeOptions:
+        parameters = self.scene_parameters
+        return HarmonizeOptions(
+            model="" if parameters.model == OWN_WEIGHTS else parameters.model,
+            weights=self.ui.weightsPathLineEdit.currentPath if self.own_weights else "",
+            skull_stripped=parameters.brainSource == BrainSource.STRIPPED,
+            hd_bet=parameters.brainSource == BrainSource.HD_BET,
+            age=parameters.age,
+            bias_correction=parameters.biasCorrection,
+            registered=parameters.placement == Placement.REGISTERED,
+            template=self.ui.templatePathLineEdit.currentPath,
+            space=parameters.space.value,
+            keep_head=parameters.keepHead and self._head_is_there,
+            unchecked=parameters.unchecked,
+            change=parameters.makeChangeMap,
+            mask=parameters.makeBrainMask,
+            transform=parameters.makeTransform,
+            tissues=parameters.makeTissues,
+        )
+
+    def _progressed(self, fraction: float, stage: str, eta_s: float | None) -> None:
+        self.stages.at(stage)
+        self.progress.progress(fraction, stage, eta_s)
+
+    def take_outputs(self, outputs: Any) -> None:
+        """Remember and show what a run made."""
+        parameters = self.scene_parameters
+        with slicer.util.NodeModify(parameters):
+            parameters.madeBefore, parameters.madeResult = outputs.before, outputs.result
+            parameters.madeChangeMap, parameters.madeFactor = outputs.change, outputs.factor
+            parameters.madeFigures, parameters.madeTissues = outputs.figures, outputs.tissues
+            parameters.madeHistogram, parameters.madeJoint = outputs.histogram, outputs.joint
+            parameters.madeStages, parameters.madeWarnings = outputs.stages, outputs.warnings
+        if parameters.showResult:
+            show_comparison(outputs.before, outputs.result, outputs.change, outputs.factor)
+
+    def _over(self, text: str, kind: str) -> None:
+        self.stages.end(done=kind == "good")
+        super()._over(text, kind)
