@@ -229,7 +229,7 @@ class Host:
         return slice_view(self, Path(path), **options)
 
     def view_3d(self, path: str | Path, segmentation: Any, size: tuple[int, int] = (512, 512)) -> Path:
-        """Write a PNG of the closed surfaces of a segmentation."""
+        """Write a PNG of the closed surfaces of a segmentation, or of a model."""
         from .render import view_3d
 
         return view_3d(self, Path(path), segmentation, size)

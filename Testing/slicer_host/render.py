@@ -147,7 +147,7 @@ def slice_view(
 
 
 def view_3d(host: Host, path: Path, segmentation: Any, size: tuple[int, int] = (512, 512)) -> Path:
-    """Write a PNG of the closed surfaces of a segmentation, seen from the front right and above.
+    """Write a PNG of the closed surfaces of a segmentation, or of a model, seen from the front right and above.
 
     The surfaces are made if they are not there yet.
     """
@@ -155,7 +155,8 @@ def view_3d(host: Host, path: Path, segmentation: Any, size: tuple[int, int] = (
 
     scene = host.scene
     name = scene.GenerateUniqueName("HostView")
-    if not segmentation.GetSegmentation().ContainsRepresentation("Closed surface"):
+    surfaces = segmentation.GetSegmentation() if segmentation.IsA("vtkMRMLSegmentationNode") else None
+    if surfaces is not None and not surfaces.ContainsRepresentation("Closed surface"):
         segmentation.CreateClosedSurfaceRepresentation()
     kept = _ids(scene)
     view = _new_view(scene, "vtkMRMLViewNode", name)
