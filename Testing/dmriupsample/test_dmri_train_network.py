@@ -42,7 +42,7 @@ def test_engine_gives_what_the_network_gives(dims, tmp_path):
     network = narrow(dims, spatial="batch", smoothing=0.004)
     path = save_network(network, tmp_path / "model.safetensors")
     loaded = load_network(path)
-    assert loaded.adds and float(loaded.smoothing) == pytest.approx(0.004)
+    assert loaded.guided and float(loaded.smoothing) == pytest.approx(0.004)
     generator = np.random.default_rng(5)
     data = generator.random((10, 10, 20, 7), dtype=np.float32) * 100
     given, wanted = (even_directions(n).astype(np.float32) for n in (7, 31))

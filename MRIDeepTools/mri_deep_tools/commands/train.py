@@ -39,6 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     baby.set_defaults(export=None)
     add_config_options(baby)
     add_common_options(baby)
+    dmri = systems.add_parser(
+        "dmri-rcnn",
+        help="more diffusion directions: published networks, or a small one from simulated voxels",
+        epilog="Subjects come from a table (subject, dwi, bvals, bvecs, mask), which is packed into the run's folder, "
+        "from records of the original program, or from a packed file; the key `source` set to simulated needs none.",
+    )
+    dmri.add_argument("--output", metavar="FOLDER", help="folder of the run (the key run.output)")
+    dmri.set_defaults(export=None)
+    add_config_options(dmri)
+    add_common_options(dmri)
     iguane = systems.add_parser(
         "iguane",
         help="harmonization: any number of sites towards a reference site",
@@ -101,6 +111,10 @@ def _base(system: str, content: dict[str, Any], lite: bool) -> Any:
         from ..harmonize.train import IguaneConfig
 
         return IguaneConfig()
+    if system == "dmri-rcnn":
+        from ..dmriupsample.train import DmriTrainingConfig
+
+        return DmriTrainingConfig()
     if lite:
         from ..synthsegment.train_lite import LiteTrainingConfig
 
@@ -126,6 +140,10 @@ def _train(system: str, config: Any, lite: bool, progress: Progress) -> Path:
         from ..harmonize import train as harmonize_train
 
         return harmonize_train.train(config, progress)
+    if system == "dmri-rcnn":
+        from ..dmriupsample import train as dmri_train
+
+        return dmri_train.train(config, progress)
     if lite:
         from ..synthsegment.train_lite import train_lite
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from ..errors import OutOfMemoryError
 from ..inference import available_memory, format_bytes
-from .network import EPSILON, RCNN, ConvUnit, KerasBatchNorm, lstm_step, sequential_moments
+from .network import EPSILON, GUIDES, RCNN, ConvUnit, KerasBatchNorm, lstm_step, sequential_moments
 from .spectral import SpectralConv, Workspace, spectra_bytes
 
 __all__ = ["MemoryPlan", "PatchEngine", "plan_memory"]
@@ -71,7 +71,7 @@ def plan_memory(network: RCNN, device: torch.device, pairs: int, limit: int | No
             f"the network needs {needed} but {format_bytes(room)} may be used", "allow more memory or close programs"
         )
     volumes = int(min(32, room // per_volume))
-    if network.dims == 3 and device.type == "cpu" and pairs >= _SPECTRAL_PAIRS:
+    if network.dims == 3 and not network.guided and device.type == "cpu" and pairs >= _SPECTRAL_PAIRS:
         fixed = sum(spectra_bytes(*channels, network.patch) for channels in _spectral_channels(network))
         batch = min(_BATCH, (room - int(1.2 * fixed)) // int(4 * _SPECTRAL_PAIR_FLOATS * scale))
         if batch >= _BATCH // 2:
@@ -110,9 +110,9 @@ class PatchEngine:
     def encode(self, patches: torch.Tensor, bvecs: torch.Tensor) -> torch.Tensor:
         """Return the states (P, state, x, y, z) of patches (P, q, x, y, z), all with the directions (q, 3)."""
         step = max(1, self.plan.volumes // patches.shape[1])
-        states = []
+        states, bvecs = [], self.network.directions(bvecs)
         for start in range(0, patches.shape[0], step):
-            part = patches[start : start + step].to(self.device)
+            part = self.network.prepared(patches[start : start + step].to(self.device))
             if self._row_encoder is not None:
                 states.append(self._row_encoder(part, bvecs))
                 continue
@@ -121,11 +121,16 @@ class PatchEngine:
 
     @torch.no_grad()
     def decode(
-        self, states: torch.Tensor, bvecs: torch.Tensor, wanted: torch.Tensor | None = None, tick: Tick | None = None
+        self,
+        states: torch.Tensor,
+        bvecs: torch.Tensor,
+        wanted: torch.Tensor | None = None,
+        tick: Tick | None = None,
+        guide: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return volumes (P, q, x, y, z) on the CPU from states (P, state, x, y, z) and directions (q, 3).
 
-        Of a network that ``adds``, what it adds.
+        Of a guided network, what it adds to the harmonics.
 
         Parameters
         ----------
@@ -135,21 +140,27 @@ class PatchEngine:
             (P, x, y, z) bool: voxels that are needed; what stands elsewhere is not defined. None: all.
         tick :
             Is told the share that is done, from 0 to 1.
+        guide :
+            (P, q, 3, x, y, z), see :meth:`.network.RCNN.guide`; for guided networks.
 
         """
+        bvecs = self.network.directions(bvecs)
         if self._pointwise is not None:
-            return self._pointwise(states, bvecs.to(states), wanted, tick)
+            return self._pointwise(states, bvecs.to(states), wanted, tick, guide)
         if self.plan.spectral:
             if self._spectral is None:
                 self._spectral = _SpectralDecoder(self.network, self.plan.pairs)
             return self._spectral(states, bvecs.to(states), tick)
-        return self._direct(states, bvecs.to(states), tick)
+        return self._direct(states, bvecs.to(states), tick, guide)
 
-    def _direct(self, states: torch.Tensor, bvecs: torch.Tensor, tick: Tick | None) -> torch.Tensor:
+    def _direct(
+        self, states: torch.Tensor, bvecs: torch.Tensor, tick: Tick | None, guide: torch.Tensor | None
+    ) -> torch.Tensor:
         out = torch.empty((states.shape[0], bvecs.shape[0], *states.shape[2:]), dtype=torch.float32)
         pairs = out.view(-1, *states.shape[2:])
         for which, patch, target in _pair_batches(states.shape[0], bvecs.shape[0], self.plan.pairs):
-            pairs[which] = self.network.decoder(states[patch], bvecs[target, None])[:, 0].float().cpu()
+            hints = None if guide is None else guide[patch, target][:, None].to(states)
+            pairs[which] = self.network.decoder(states[patch], bvecs[target, None], hints)[:, 0].float().cpu()
             if tick:
                 tick(which.stop / pairs.shape[0])
         return out
@@ -200,7 +211,7 @@ def _affine(unit: ConvUnit) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _floor(network: RCNN) -> float:
     """Return the smallest value that a decoder gives: 0, or none where it only adds to something else."""
-    return -float("inf") if network.adds else 0.0
+    return -float("inf") if network.guided else 0.0
 
 
 class _PointwiseEncoder:
@@ -227,7 +238,8 @@ class _PointwiseEncoder:
 
     def _one(self, patch: torch.Tensor, bvecs: torch.Tensor) -> torch.Tensor:
         count, voxels = patch.shape[0], patch[0].numel()
-        samples = torch.cat([patch.flatten(1).T[..., None], bvecs.expand(voxels, -1, -1)], dim=2).view(-1, 4)
+        samples = torch.cat([patch.flatten(1).T[..., None], bvecs.expand(voxels, -1, -1)], dim=2)
+        samples = samples.view(-1, samples.shape[2])
         x = self._normalised(self._swish(samples, 0), 0, voxels)
         x = self._normalised(self._swish(x, 1), 1, voxels)
         gates = torch.empty(voxels * count, self.gates.shape[1])
@@ -276,15 +288,22 @@ class _PointwiseDecoder:
         self.features = [self.state, *(layer.weight.shape[1] for layer in self.layers[:-1])]
 
     def __call__(
-        self, states: torch.Tensor, bvecs: torch.Tensor, wanted: torch.Tensor | None, tick: Tick | None
+        self,
+        states: torch.Tensor,
+        bvecs: torch.Tensor,
+        wanted: torch.Tensor | None,
+        tick: Tick | None,
+        guide: torch.Tensor | None = None,
     ) -> torch.Tensor:
         count, targets = states.shape[0], bvecs.shape[0]
         rows = states.permute(0, 2, 3, 4, 1).reshape(-1, self.state)
         kept = None if wanted is None else wanted.reshape(-1).nonzero()[:, 0].to(rows.device)
+        hints = None if guide is None else guide.to(rows).permute(0, 3, 4, 5, 1, 2).reshape(-1, targets, GUIDES)
         if kept is not None:
-            rows = rows[kept]
+            rows, hints = rows[kept], None if hints is None else hints[kept]
+        vector = bvecs.shape[1]
         biases = [
-            layer.bias + bvecs @ layer.weight[inside:]
+            layer.bias + bvecs @ layer.weight[inside : inside + vector]
             if layer.weight.shape[0] > inside
             else layer.bias.expand(targets, -1)
             for layer, inside in zip(self.layers, self.features, strict=True)
@@ -293,23 +312,39 @@ class _PointwiseDecoder:
         space = Workspace(rows.device)
         size = _ROWS if rows.device.type == "cpu" else 1 << 16
         for start in range(0, rows.shape[0], size):
-            self._chunk(rows[start : start + size], biases, out[start : start + size], space)
+            part = slice(start, start + size)
+            self._chunk(rows[part], biases, out[part], space, None if hints is None else hints[part])
             if tick:
                 tick(min(start + size, rows.shape[0]) / rows.shape[0])
         if kept is not None:
             out = torch.zeros((states[:, 0].numel(), targets), device=out.device).index_copy_(0, kept, out)
         return out.view(count, *states.shape[2:], targets).movedim(-1, 1).float().cpu()
 
-    def _chunk(self, rows: torch.Tensor, biases: list[torch.Tensor], out: torch.Tensor, space: Workspace) -> None:
+    def _chunk(
+        self,
+        rows: torch.Tensor,
+        biases: list[torch.Tensor],
+        out: torch.Tensor,
+        space: Workspace,
+        hints: torch.Tensor | None,
+    ) -> None:
         count = rows.shape[0]
         base = rows @ self.layers[0].weight[: self.state]
         for target in range(out.shape[1]):
             x = torch.add(base, biases[0][target], out=space.take("first", count, base.shape[1]))
-            for index, (layer, inside) in enumerate(zip(self.layers[1:], self.features[1:], strict=True)):
+            self._hint(x, 0, hints, target)
+            for index, (layer, inside) in enumerate(zip(self.layers[1:], self.features[1:], strict=True), start=1):
                 functional.silu(x, inplace=True)
                 y = space.take(f"layer{index}", count, layer.weight.shape[1])
-                x = torch.addmm(biases[index + 1][target], x, layer.weight[:inside], out=y)
+                x = torch.addmm(biases[index][target], x, layer.weight[:inside], out=y)
+                self._hint(x, index, hints, target)
             out[:, target] = x[:, 0].clamp_min(self.floor)
+
+    def _hint(self, x: torch.Tensor, index: int, hints: torch.Tensor | None, target: int) -> None:
+        """Add what the guide, the last channels of a layer's input, gives to a layer's sums."""
+        weight = self.layers[index].weight
+        if hints is not None and weight.shape[0] > self.features[index]:
+            x.addmm_(hints[:, target], weight[-GUIDES:])
 
 
 class _SpectralDecoder:

@@ -36,6 +36,10 @@ PATCH = 10
 """Edge of a patch in voxels; the published scale and shift per voxel position fix it."""
 STATE_CHANNELS = 48
 """Width of the published state."""
+GUIDES = 3
+"""Channels of the guide of a guided network."""
+_LEAST_SPREAD = 0.02
+_SPREAD_SCALE = 10.0  # brings the spread, as an input, to the size of the others
 EPSILON = 1e-3
 KERAS_MOMENTUM = 0.01
 """Share of the new batch in the running statistics (Keras: momentum 0.99)."""
@@ -166,11 +170,13 @@ class KerasBatchNorm(nn.Module):
         """Normalise (N, C, x, y, z) over all axes but C; in training by the batch, which updates the running values."""
         mean, variance = cast(torch.Tensor, self.running_mean), cast(torch.Tensor, self.running_var)
         if self.training:
-            batch_variance, batch_mean = torch.var_mean(x, dim=(0, 2, 3, 4), correction=0)
+            out, batch_mean, inverse = torch.native_batch_norm(
+                x, self.weight, self.bias, None, None, True, 0.0, EPSILON
+            )
             with torch.no_grad():
                 mean.lerp_(batch_mean, KERAS_MOMENTUM)
-                variance.lerp_(batch_variance, KERAS_MOMENTUM)
-            mean, variance = batch_mean, batch_variance
+                variance.lerp_(inverse.pow(-2) - EPSILON, KERAS_MOMENTUM)
+            return out
         scale = self.weight * torch.rsqrt(variance + EPSILON)
         shape = (1, -1, 1, 1, 1)
         return x * scale.view(shape) + (self.bias - mean * scale).view(shape)
@@ -257,13 +263,18 @@ class Encoder(_Stack):
     """Measured volumes with directions to a state."""
 
     def __init__(
-        self, dims: int, patch: int = PATCH, widths: Mapping[str, int] | None = None, spatial: Norm = "instance"
+        self,
+        dims: int,
+        patch: int = PATCH,
+        widths: Mapping[str, int] | None = None,
+        spatial: Norm = "instance",
+        vector: int = 3,
     ) -> None:
         super().__init__()
         self.blocks = _sized(_ENCODERS[dims], widths, spatial)
-        channels = self.add(4, _sized((_FIRST,), widths, spatial)[0], patch)
+        channels = self.add(1 + vector, _sized((_FIRST,), widths, spatial)[0], patch)
         for block in self.blocks:
-            channels = self.add(channels, block, patch) + 4
+            channels = self.add(channels, block, patch) + 1 + vector
         for block in _sized(_NARROW, widths):
             channels = self.add(channels, block)
         self.conv_lstm = ConvLSTM(channels, int((widths or {}).get("conv_lstm", STATE_CHANNELS)))
@@ -271,7 +282,7 @@ class Encoder(_Stack):
     def forward(self, images: torch.Tensor, bvecs: torch.Tensor) -> torch.Tensor:
         """Return (B, 48, x, y, z) from images (B, q, x, y, z) and directions (B, q, 3), in the order given."""
         batch, count = images.shape[:2]
-        vectors = bvecs.reshape(-1, 3, 1, 1, 1).expand(-1, -1, *images.shape[2:])
+        vectors = bvecs.reshape(-1, bvecs.shape[2], 1, 1, 1).expand(-1, -1, *images.shape[2:])
         samples = torch.cat([images.reshape(-1, 1, *images.shape[2:]), vectors], dim=1)
         x = self.unit("init")(samples)
         for block in self.blocks:
@@ -283,22 +294,29 @@ class Encoder(_Stack):
 class Decoder(_Stack):
     """A state and a direction to a volume."""
 
-    def __init__(self, dims: int, state: int = STATE_CHANNELS, widths: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, dims: int, state: int = STATE_CHANNELS, widths: Mapping[str, int] | None = None, extra: int = 3
+    ) -> None:
         super().__init__()
         self.blocks = _sized(_DECODERS[dims], widths)
-        channels = state + 3
+        channels = state + extra
         for block in _sized(_WIDEN, widths):
             channels = self.add(channels, block)
-        channels += 3
+        channels += extra
         for block in self.blocks:
-            channels = self.add(channels, block) + 3
+            channels = self.add(channels, block) + extra
         for block in _sized(_LAST, widths):
             channels = self.add(channels, block)
 
-    def forward(self, state: torch.Tensor, bvecs: torch.Tensor) -> torch.Tensor:
-        """Return (B, q, x, y, z), not negative, from states (B, 48, x, y, z) and directions (B, q, 3)."""
+    def forward(self, state: torch.Tensor, bvecs: torch.Tensor, guide: torch.Tensor | None = None) -> torch.Tensor:
+        """Return (B, q, x, y, z), not negative, from states (B, 48, x, y, z) and directions (B, q, 3).
+
+        A guided network (:class:`RCNN`) takes its guide (B, q, 3, x, y, z) too, and what it gives may be negative.
+        """
         batch, count = bvecs.shape[:2]
-        vectors = bvecs.reshape(-1, 3, 1, 1, 1).expand(-1, -1, *state.shape[2:])
+        vectors = bvecs.reshape(-1, bvecs.shape[2], 1, 1, 1).expand(-1, -1, *state.shape[2:])
+        if guide is not None:
+            vectors = torch.cat([vectors, guide.flatten(0, 1)], dim=1)
         x = torch.cat([state.repeat_interleave(count, dim=0), vectors], dim=1)
         x = torch.cat([self.unit("dcvl2")(self.unit("dcvl1")(x)), vectors], dim=1)
         for block in self.blocks:
@@ -321,7 +339,9 @@ class RCNN(nn.Module):
         Norm of the first layers: ``instance`` over a patch, as published, or ``batch``; with it a voxel of the 1D
         network depends on itself alone, whatever lies around it, and there are no seams between patches.
     smoothing :
-        None: as published. A number: the network adds to spherical harmonics damped by it (:mod:`.harmonics`).
+        None: as published. A number: the network is guided. It adds to spherical harmonics damped by so much
+        (:mod:`.harmonics`), reads directions as their six products, in which opposite ones are the same, and measured
+        values by their mean and spread in each voxel, which its decoder is told together with the harmonics.
 
     """
 
@@ -336,20 +356,47 @@ class RCNN(nn.Module):
     ) -> None:
         super().__init__()
         self.dims, self.patch = dims, patch
-        self.encoder = Encoder(dims, patch, widths, spatial)
-        self.decoder = Decoder(dims, self.encoder.conv_lstm.channels, widths)
+        vector = 3 if smoothing is None else 6
+        self.encoder = Encoder(dims, patch, widths, spatial, vector)
+        extra = vector if smoothing is None else vector + GUIDES
+        self.decoder = Decoder(dims, self.encoder.conv_lstm.channels, widths, extra)
         if smoothing is not None:
             self.register_buffer("smoothing", torch.tensor(float(smoothing)))
             self.decoder.unit("dc4").linear = True
 
     @property
-    def adds(self) -> bool:
-        """Whether what the decoder gives is to be added to :meth:`base` and the sum cut off at 0."""
+    def guided(self) -> bool:
+        """Whether the network adds to spherical harmonics; see :meth:`guide` and :meth:`finished`."""
         return "smoothing" in self._buffers
 
-    def base(self, images: torch.Tensor, bvecs_in: torch.Tensor, bvecs_out: torch.Tensor) -> torch.Tensor:
-        """Return what a network that ``adds`` adds to; arguments and result as of the network itself."""
-        return predict_damped(images, bvecs_in, bvecs_out, float(cast(torch.Tensor, self.smoothing)))
+    def directions(self, bvecs: torch.Tensor) -> torch.Tensor:
+        """Return directions (..., 3) as encoder and decoder read them: themselves, or products (..., 6) if guided."""
+        if not self.guided:
+            return bvecs
+        x, y, z = bvecs.unbind(-1)
+        return torch.stack([x * x, y * y, z * z, x * y, x * z, y * z], dim=-1)
+
+    def prepared(self, images: torch.Tensor) -> torch.Tensor:
+        """Return volumes (B, q, x, y, z) as the encoder reads them: themselves, or standardised per voxel if guided."""
+        if not self.guided:
+            return images
+        mean, spread = _mean_and_spread(images)
+        return (images - mean) / spread
+
+    def guide(self, images: torch.Tensor, bvecs_in: torch.Tensor, bvecs_out: torch.Tensor) -> torch.Tensor:
+        """Return (B, q_out, 3, x, y, z): standardised damped harmonics, mean and spread of the measured volumes.
+
+        Arguments as of the network itself.
+        """
+        values = predict_damped(images, bvecs_in, bvecs_out, float(cast(torch.Tensor, self.smoothing)))
+        mean, spread = _mean_and_spread(images)
+        parts = ((values - mean) / spread, mean.expand_as(values), (_SPREAD_SCALE * spread).expand_as(values))
+        return torch.stack(parts, dim=2)
+
+    def finished(self, out: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
+        """Return volumes (B, q, x, y, z), not negative, from what the decoder of a guided network gave."""
+        harmonics, mean, spread = guide.unbind(dim=2)
+        return torch.relu(mean + spread / _SPREAD_SCALE * (harmonics + out))
 
     @property
     def state_channels(self) -> int:
@@ -358,5 +405,14 @@ class RCNN(nn.Module):
 
     def forward(self, images: torch.Tensor, bvecs_in: torch.Tensor, bvecs_out: torch.Tensor) -> torch.Tensor:
         """Return volumes (B, q_out, x, y, z) from volumes (B, q_in, x, y, z) and directions (B, q, 3) of both."""
-        out = cast(torch.Tensor, self.decoder(self.encoder(images, bvecs_in), bvecs_out))
-        return torch.relu(out + self.base(images, bvecs_in, bvecs_out)) if self.adds else out
+        state = self.encoder(self.prepared(images), self.directions(bvecs_in))
+        if not self.guided:
+            return cast(torch.Tensor, self.decoder(state, bvecs_out))
+        guide = self.guide(images, bvecs_in, bvecs_out)
+        return self.finished(self.decoder(state, self.directions(bvecs_out), guide), guide)
+
+
+def _mean_and_spread(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and spread (B, 1, x, y, z) over the volumes (B, q, x, y, z)."""
+    variance, mean = torch.var_mean(images, dim=1, keepdim=True, correction=0)
+    return mean, (variance + _LEAST_SPREAD**2).sqrt()

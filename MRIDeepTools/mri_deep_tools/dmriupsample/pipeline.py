@@ -126,17 +126,19 @@ def _predict(
         states = engine.encode(torch.from_numpy(patches), given)
         told(0.05)
         voxels = None if inside is None else torch.from_numpy(inside)
-        result = engine.decode(states, wanted, voxels, lambda part: told(0.05 + 0.95 * part)).numpy()
-        if network.adds:
-            result += _base(network, patches, task.bvecs_in, bvecs_out)
-            np.maximum(result, 0, out=result)
+        guide = _guide(network, patches, task.bvecs_in, bvecs_out)
+        guide = _guide(network, patches, task.bvecs_in, bvecs_out)
+        decoded = engine.decode(states, wanted, voxels, lambda part: told(0.05 + 0.95 * part), guide)
+        result = (decoded if guide is None else network.finished(decoded, guide)).numpy()
         if inside is not None:
             result *= inside[:, None]
         grid.put(out, result * np.float32(task.xmax), which)
     return out
 
 
-def _base(network: RCNN, patches: np.ndarray, bvecs_in: np.ndarray, bvecs_out: np.ndarray) -> np.ndarray:
-    """Return what the network adds to, (P, q_out, x, y, z), from patches (P, q_in, x, y, z)."""
+def _guide(network: RCNN, patches: np.ndarray, bvecs_in: np.ndarray, bvecs_out: np.ndarray) -> torch.Tensor | None:
+    """Return the guide (P, q_out, 3, x, y, z) of a guided network from patches (P, q_in, x, y, z)."""
+    if not network.guided:
+        return None
     given, wanted = (torch.from_numpy(np.ascontiguousarray(v))[None] for v in (bvecs_in, bvecs_out))
-    return np.asarray(network.base(torch.from_numpy(patches), given, wanted))
+    return network.guide(torch.from_numpy(patches), given, wanted)

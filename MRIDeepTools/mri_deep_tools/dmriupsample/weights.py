@@ -1,7 +1,7 @@
 """From weights files to networks: published TensorFlow checkpoints, and our own safetensors.
 
 Our own files may hold networks of other widths than the published ones, with batch normalisation in the first layers,
-or that add to spherical harmonics (a tensor ``smoothing``); all this is read from the tensors, and what cannot be seen
+or guided by spherical harmonics (a tensor ``smoothing``); all this is read from the tensors, and what cannot be seen
 in them (:class:`Facts`) stands in the file's metadata. Tensors may be stored as float16.
 
 A published checkpoint names its tensors ``layer_with_weights-N/layer_with_weights-M/<leaf>``: N is 0 for the encoder
