@@ -1,7 +1,8 @@
 """Draw the icons of the extension and of its modules: ``python Resources/draw_icons.py`` (needs PySide6).
 
 One family: a rounded dark tile with an axial brain on it. The home module's brain carries a small network, the
-segmentation's is coloured with the usual colours of the structures.
+segmentation's is coloured with the usual colours of the structures, the super-resolution's is cut into thick slices on
+one side and whole on the other, the harmonization's has a foreign style on one side and that of the house on the other.
 """
 
 from __future__ import annotations
@@ -110,6 +111,60 @@ def segmentation(painter: QtGui.QPainter) -> None:
     fill(painter, both_sides(9, 69, 11, 19, -14), "#1f9a52")  # thalamus
 
 
+def super_resolution(painter: QtGui.QPainter) -> None:
+    """Paint a brain of a few thick slices on the left that becomes a smooth one on the right."""
+    tile(painter)
+    outline, inner = folded_outline(43, 53, 0.11, 18), folded_outline(34, 44, 0.22, 18)
+    ventricles = both_sides(8, 58, 9, 34, 10)
+    painter.save()
+    painter.setClipRect(QtCore.QRectF(64, 0, 64, SIZE))
+    fill(painter, outline, "#e4eaef", "#93a5b5")
+    fill(painter, inner, "#7d93a8")
+    fill(painter, ventricles, "#ffffff")
+    painter.restore()
+    step = 16
+    for top in range(8, 120, step):
+        middle = top + step / 2 - 1
+        for path, colour in ((outline, "#e4eaef"), (inner, "#7d93a8"), (ventricles, "#ffffff")):
+            line = QtGui.QPainterPath()
+            line.addRect(QtCore.QRectF(0, middle - 0.5, 64, 1))
+            reach = path.intersected(line).boundingRect()
+            if not reach.isEmpty():
+                fill(painter, rectangle(reach.left(), top, reach.width(), step - 2), colour)
+    painter.setPen(QtGui.QPen(QtGui.QColor("#16bcc4"), 3))
+    painter.drawLine(QtCore.QPointF(64, 6), QtCore.QPointF(64, 122))
+
+
+def harmonization(painter: QtGui.QPainter) -> None:
+    """Paint a brain of uneven brightness and foreign tint on the left that has the style of the house on the right."""
+    tile(painter)
+    outline, inner, ventricles = (
+        folded_outline(43, 53, 0.11, 18),
+        folded_outline(34, 44, 0.22, 18),
+        both_sides(8, 58, 9, 34, 10),
+    )
+    drift = QtGui.QLinearGradient(0, 16, 0, 112)
+    drift.setColorAt(0, QtGui.QColor("#f7c877"))
+    drift.setColorAt(1, QtGui.QColor("#6b4423"))
+    for side, colours in ((0, (drift, "#8a5a2b", "#3a2412")), (64, ("#e4eaef", "#8fa3b5", "#35495e"))):
+        painter.save()
+        painter.setClipRect(QtCore.QRectF(side, 0, 64, SIZE))
+        painter.setPen(QtCore.Qt.PenStyle.NoPen)
+        for path, colour in zip((outline, inner, ventricles), colours, strict=True):
+            painter.setBrush(QtGui.QColor(colour) if isinstance(colour, str) else colour)
+            painter.drawPath(path)
+        painter.restore()
+    painter.setPen(QtGui.QPen(QtGui.QColor("#16bcc4"), 3))
+    painter.drawLine(QtCore.QPointF(64, 6), QtCore.QPointF(64, 122))
+
+
+def rectangle(x: float, y: float, width: float, height: float) -> QtGui.QPainterPath:
+    """Return a rectangle by its corner and size."""
+    path = QtGui.QPainterPath()
+    path.addRect(QtCore.QRectF(x, y, width, height))
+    return path
+
+
 def more_directions(painter: QtGui.QPainter) -> None:
     """Paint a brain with few measured directions through its middle, and many predicted ones between them."""
     tile(painter)
@@ -145,5 +200,7 @@ if __name__ == "__main__":
     application = QtGui.QGuiApplication([])
     draw(home, "Resources/MRIDeepTools.png", "MRIDeepTools/Resources/Icons/MRIDeepTools.png")
     draw(segmentation, "SynthSegment/Resources/Icons/SynthSegment.png")
+    draw(super_resolution, "SuperResolve/Resources/Icons/SuperResolve.png")
+    draw(harmonization, "Harmonize/Resources/Icons/Harmonize.png")
     draw(more_directions, "DMRIUpsample/Resources/Icons/DMRIUpsample.png")
     os._exit(0)  # PySide6 on Python 3.11 may fault while the interpreter is taken down; everything is written

@@ -24,7 +24,7 @@ import qt
 import slicer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-MODULES = ("DMRIUpsample", "MRIDeepTools", "SynthSegment")
+MODULES = ("DMRIUpsample", "Harmonize", "MRIDeepTools", "SuperResolve", "SynthSegment")
 
 
 def parse(words: list[str]) -> argparse.Namespace:

@@ -27,13 +27,14 @@ def status_words(model: Model) -> str:
     """Return whether a model is on this computer, in words."""
     words = {"bundled": _("comes along"), "installed": _("installed"), "absent": _("to download")}
     if model["status"] == "absent" and not can_download(model):
-        return _("not available")
+        return _("not available") if model.get("bundled") else _("to fetch by hand")
     return words.get(model["status"], model["status"])
 
 
 def can_download(model: Model) -> bool:
     """Return True when the model is absent and can be fetched."""
-    return model["status"] == "absent" and not model.get("bundled")
+    known = all(file.get("sources") for file in model.get("files") or [])
+    return model["status"] == "absent" and not model.get("bundled") and known
 
 
 def about_model(model: Model, *, short: bool = False) -> str:

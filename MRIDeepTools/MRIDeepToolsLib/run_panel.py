@@ -16,7 +16,7 @@ from . import core_info, settings, setup_core
 from .errors import GlueError
 from .i18n import _
 from .jobs import CoreJob
-from .model_widgets import OWN_WEIGHTS, ModelChoice, download_question
+from .model_widgets import OWN_WEIGHTS, ModelChoice, can_download, download_question
 from .scene_run import SceneRun
 from .widgets import (
     ApplyButton,
@@ -151,6 +151,8 @@ class RunPanel:
         if not self._set_up:
             return _("The first run installs what is missing. You are asked before.")
         missing = self.needed_models()
+        if by_hand(missing):
+            return by_hand(missing)
         if missing:
             names = ", ".join(f"{model['name']} ({model['size_text']})" for model in missing)
             return _("To be downloaded first: {names}. You are asked before.").format(names=names)
@@ -192,6 +194,8 @@ class RunPanel:
             missing = self.needed_models()
             if not missing:
                 self.start_run()
+            elif by_hand(missing):
+                self.progress.end(by_hand(missing), "error")
             elif settings.get("offline"):
                 names = ", ".join(model["name"] for model in missing)
                 text = _("{names} not on this computer, and the network is not to be used. Import in the home module.")
@@ -283,3 +287,12 @@ class RunPanel:
             elif work is not None:
                 abandon(work)
         self.work = self._asking = None
+
+
+def by_hand(missing: Sequence[Any]) -> str:
+    """Say how to get the models that have no address to download them from; empty when all have one."""
+    names = ", ".join(model["name"] for model in missing if not can_download(model))
+    if not names:
+        return ""
+    text = _("{names}: fetch it from its page (see the home module) and import it there, or choose another model.")
+    return text.format(names=names)

@@ -82,6 +82,10 @@ class SceneRun:
         """
         raise NotImplementedError
 
+    def words(self, text: str) -> str:
+        """Return a sentence of the core as the panel is to say it."""
+        return text
+
     # ------------------------------------------------------------------------------------------------ what people call
 
     @property
@@ -146,7 +150,7 @@ class SceneRun:
             if outcome.ok:
                 self.outputs = self.take_in(outcome)
             else:
-                self.error = RunFailedError(outcome.sentence, outcome)
+                self.error = RunFailedError(self.words(outcome.sentence), outcome)
         except GlueError as error:
             self.error = RunFailedError(str(error))
         except Exception as error:  # noqa: BLE001 - raised again when the panel knows that the run is over

@@ -19,6 +19,9 @@ DEFAULTS: dict[str, Any] = {
     "wheelFolder": "",
     "weightsFolder": "",
     "upsampleWeights": "",
+    "superresolveWeights": "",
+    "harmonizeWeights": "",
+    "harmonizeTemplate": "",
     "offline": False,
 }
 """Names of the settings and what holds until someone changes them."""

@@ -135,9 +135,20 @@ def progress_words(fraction: float, stage: str, eta_s: float | None) -> str:
         "quality": _("Rating the quality"),
         "mask": _("Finding the brain"),
         "predict": _("Predicting directions"),
+        "brain mask": _("Finding the brain"),
+        "bias field": _("Correcting the bias field"),
+        "registration": _("Registering to the template"),
+        "harmonize": _("Harmonizing"),
+        "compare": _("Comparing before and after"),
+        "tissues before": _("Labelling the tissues before"),
+        "tissues after": _("Labelling the tissues after"),
         "clean up": _("Cleaning up"),
         "grid": _("Returning to the grid of the scan"),
         "write": _("Writing"),
+        "align": _("Aligning the scans"),
+        "load": _("Loading the model"),
+        "super-resolve": _("Filling in between the slices"),
+        "check": _("Comparing with the slices"),
     }
     words = stages.get(stage, stage[:1].upper() + stage[1:] if stage else _("Starting"))
     text = _("{stage} - {percent} %").format(stage=words, percent=round(100 * fraction))

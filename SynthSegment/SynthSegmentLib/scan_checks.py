@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from MRIDeepToolsLib import nodes
-from MRIDeepToolsLib.errors import GlueError
+from MRIDeepToolsLib.input_checks import why_not
 from slicer.i18n import tr as _
 
 __all__ = ["scan_notes", "why_not"]
@@ -18,29 +17,8 @@ LARGEST_EXTENT_MM = 400.0
 _AIR_HU = -500.0  # no MR image has values as low as those of air in CT
 
 
-def why_not(volume: Any) -> str:
-    """Return why a volume cannot be labelled, in a sentence; empty when it can."""
-    image = volume.GetImageData() if volume is not None else None
-    if volume is None:
-        return _("Choose a scan.")
-    if image is None or image.GetNumberOfPoints() == 0:
-        return _("The chosen volume is empty.")
-    if image.GetNumberOfScalarComponents() != 1:
-        return _("The chosen volume has several values per voxel; choose one with a single value.")
-    if min(image.GetDimensions()) < 2:
-        return _("The chosen volume is a single slice; a scan with several slices is needed.")
-    low, high = image.GetScalarRange()
-    if not low < high:
-        return _("All voxels of the chosen volume have the same value.")
-    try:
-        nodes.check_volume(volume)
-    except GlueError as error:
-        return str(error)
-    return ""
-
-
 def scan_notes(volume: Any, *, ct: bool = False) -> list[str]:
-    """Return what a person should know before a usable volume (see :func:`why_not`) is labelled.
+    """Return what a person should know before a usable volume (see :func:`MRIDeepToolsLib.input_checks.why_not`) is labelled.
 
     Parameters
     ----------

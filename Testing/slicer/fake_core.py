@@ -1,7 +1,8 @@
 """A program in place of the core, for the tests of the modules: quick, and able to misbehave.
 
 It segments like the core, files and events and all, but by a rule of thumb: left and right of the middle, and a box in
-it. The environment variable FAKE_CORE_MODE tells it how to misbehave; all other commands go to the real core.
+it; it super-resolves by interpolation. The environment variable FAKE_CORE_MODE tells it how to misbehave; all other
+commands go to the real core.
 """
 
 from __future__ import annotations
@@ -159,18 +160,63 @@ def download(names: list[str]) -> None:
         event("result", model=name, files=[])
 
 
+def super_resolve(words: list[str]) -> None:
+    """Interpolate to 1 mm, a little brighter in the second quarter of the slices; write all that the core writes."""
+    import numpy as np
+    from mri_deep_tools.geometry import Grid, resample_to
+    from mri_deep_tools.superresolve.honesty import check_honesty
+    from mri_deep_tools.superresolve.slices import detect_slices
+    from mri_deep_tools.volume import read_volume, write_volume
+
+    given = {word[2:]: words[number + 1] for number, word in enumerate(words[:-1]) if word.startswith("--")}
+    scan = read_volume(given["t2"])
+    grid = Grid.of(scan).with_spacing(1.0)
+    if given.get("space") == "template":
+        grid = Grid.of(read_volume(given["template"]))
+    plain = resample_to(scan, grid.shape, grid.affine, order=1)
+    values = plain.data.astype(np.float32)
+    quarter = values.shape[2] // 4
+    values[:, :, quarter : 2 * quarter] *= 1.1
+    affine = np.array(grid.affine)
+    affine[0, 3] += 50 * (MODE == "shifted")
+    result = plain.with_affine(values, affine)
+    slices = detect_slices(scan, given["t2"], direction=given.get("slice-direction"))
+    honesty = check_honesty(result, plain, scan, slices.axis, slices.thickness_mm, 300.0)
+    write_volume(result, words[1])
+    if "interpolated" in given:
+        write_volume(plain, given["interpolated"])
+    if "honesty" in given:
+        write_volume(honesty.difference, given["honesty"])
+    record = {
+        "GeneratedBy": [{"Version": "1.2.3", "Command": "superresolve"}],
+        "Models": [{"Name": "fake", "SHA256": "ab" * 32}],
+        "Device": {"Name": "cpu"},
+        "Synthetic": True,
+        "Options": {"registered": "--registered" in words, "guided": "t1" in given},
+    }
+    Path(words[1]).with_suffix(".json").write_text(json.dumps(record), encoding="utf-8")
+    told = {"slices": slices.as_record(), "honesty": honesty.as_record(), "model": "fake", "synthetic": True}
+    told["honesty"]["RmsPerSlice"] = [None if value != value else value for value in honesty.rms_per_slice]
+    event("result", scan="T2w.nii", outputs=[words[1]], **told)
+
+
 def main(words: list[str]) -> None:
     if words[:2] == ["models", "download"]:
-        download([word for word in words[2:] if word.startswith("synthseg")])
+        download([word for word in words[2:] if word.startswith(("synthseg", "superresolve"))])
         return
-    if words[0] != "segment":
+    if words[0] not in ("segment", "superresolve") or "--describe" in words:
         sys.argv = ["mri-deep-tools", *words]
         runpy.run_module("mri_deep_tools", run_name="__main__")
         return
     event("device", device="cpu", threads=1)
-    event("progress", stage="segment", fraction=0.43, eta_s=21.0, elapsed_s=1.0)
+    stage = "segment" if words[0] == "segment" else "super-resolve"
+    event("progress", stage=stage, fraction=0.43, eta_s=21.0, elapsed_s=1.0)
     print("fake core:", *(Path(word).name for word in words[3:]), flush=True)
     misbehave()
+    if words[0] == "superresolve":
+        super_resolve(words)
+        event("warning", message="T2w.nii: the scan is dark")
+        return
     tables = [words[words.index(name) + 1] if name in words else None for name in ("--volumes", "--qc", "--posteriors")]
     if words[1].endswith(".txt"):
         columns = [lines(path) if path else None for path in (words[1], words[2], *tables)]

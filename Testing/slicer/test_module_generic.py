@@ -13,7 +13,7 @@ import pytest
 from module_helpers import REPOSITORY
 from test_packaging import built  # noqa: F401 - a fixture
 
-MODULES = ("DMRIUpsample", "MRIDeepTools", "SynthSegment")
+MODULES = ("DMRIUpsample", "Harmonize", "MRIDeepTools", "SuperResolve", "SynthSegment")
 
 LIGHT_IMPORT = r"""
 import importlib, json, sys, time
@@ -137,7 +137,7 @@ def test_own_tests_of_the_module(host, name):
 @pytest.mark.parametrize("name", MODULES)
 def test_reload_enter_leave_close(host, name, monkeypatch):
     """The panel survives what a person does with it; files of the module are loaded anew."""
-    for loaded in [item for item in sys.modules if item.partition(".")[0] in ("MRIDeepToolsLib", "SynthSegmentLib")]:
+    for loaded in [item for item in sys.modules if item.partition(".")[0] in ("MRIDeepToolsLib", f"{name}Lib")]:
         monkeypatch.setitem(sys.modules, loaded, sys.modules[loaded])  # other tests hold on to them
     monkeypatch.setitem(sys.modules, name, host.load(name).python)
     handle = host.load(name)

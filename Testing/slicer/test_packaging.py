@@ -18,7 +18,7 @@ from urllib.parse import urlparse
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MODULES = ("DMRIUpsample", "MRIDeepTools", "SynthSegment")
+MODULES = ("DMRIUpsample", "Harmonize", "MRIDeepTools", "SuperResolve", "SynthSegment")
 STUB = REPOSITORY / "Testing" / "cmake_stub"
 
 

@@ -14,7 +14,7 @@ from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Signal
 
 from .io_manager import CoreIOManager
-from .scene import SLICES, SceneBoot
+from .scene import SceneBoot
 from .standins import Prop, stand_in
 
 VERSION = (5, 10, 0)  # what the host claims to be: the oldest Slicer that the modules support
@@ -122,18 +122,29 @@ class _ThreeDView:
 
 @stand_in({"layoutChanged(int)": "layoutChanged"})
 class qSlicerLayoutManager(QtCore.QObject):  # noqa: N801
-    """The layout: three slice views and a 3D view. Only there with a main window."""
+    """The layout: slice views, as the layout node asks for, and a 3D view. Only there with a main window."""
 
     layoutChanged = Signal(int)
-    layout = Prop(2, int, "_s_changed")
 
-    def _s_changed(self) -> None:
-        self.layoutChanged.emit(self.layout)
+    def layoutLogic(self) -> Any:
+        return slicer.app._s_boot.layout_logic
+
+    def _s_layout(self) -> int:
+        return int(self.layoutLogic().GetLayoutNode().GetViewArrangement())
+
+    def setLayout(self, layout: int) -> None:
+        self.layoutLogic().GetLayoutNode().SetViewArrangement(int(layout))
+        self.layoutChanged.emit(int(layout))
+
+    layout = property(_s_layout, setLayout)
 
     def sliceViewNames(self) -> tuple[str, ...]:
-        return tuple(name for name, _, _ in SLICES)
+        logics = self.mrmlSliceLogics()
+        nodes = (logics.GetItemAsObject(number).GetSliceNode() for number in range(logics.GetNumberOfItems()))
+        return tuple(node.GetLayoutName() for node in nodes)
 
     def sliceWidget(self, name: str) -> _SliceWidget | None:
+        slicer.app._s_boot.fill_layout()
         return _SliceWidget(name) if name in self.sliceViewNames() else None
 
     def mrmlSliceLogics(self) -> Any:

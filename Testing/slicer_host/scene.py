@@ -62,6 +62,7 @@ class SceneBoot:
         self._register_io()
         self._application_nodes()
         self._application_logic(share)
+        self._layout_logic()
         self._color_logic()
         self._displayable_managers()
         self._module_logics(share)
@@ -98,6 +99,27 @@ class SceneBoot:
         logic.SetViewLogics(self.view_logics)
         logic.SetMRMLScene(self.scene)
 
+    def _layout_logic(self) -> None:
+        """Make the views that a layout asks for, as Slicer's layout manager does; begin with the conventional one."""
+        self.layout_logic = slicer.vtkMRMLLayoutLogic()
+        self.layout_logic.SetMRMLScene(self.scene)
+        self._layout = self.layout_logic.GetLayoutNode()  # kept, see :meth:`_observe`
+        self._layout.SetViewArrangement(self._layout.SlicerLayoutConventionalView)
+        self._layout.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda caller, event: self.fill_layout())
+
+    def fill_layout(self) -> None:
+        """Give every slice view of the layout its composite node and logic, where it has none."""
+        views = self.layout_logic.GetViewNodes()
+        for number in range(views.GetNumberOfItems()):
+            node = views.GetItemAsObject(number)
+            if node.IsA("vtkMRMLSliceNode") and self.slice_logic(node.GetLayoutName()) is None:
+                self._add_slice_logic(node)
+
+    def slice_logic(self, name: str) -> Any:
+        """Return the logic of the slice view of a layout name; None where the layout has none."""
+        logics = (self.slice_logics.GetItemAsObject(number) for number in range(self.slice_logics.GetNumberOfItems()))
+        return next((logic for logic in logics if logic.GetSliceNode().GetLayoutName() == name), None)
+
     def _color_logic(self) -> None:
         logic = slicer.vtkSlicerColorLogic()
         logic.SetMRMLApplicationLogic(self.application_logic)
@@ -131,6 +153,7 @@ class SceneBoot:
 
     def add_views(self) -> None:
         """Add the three slice views and the 3D view that a scene starts with, where they are missing."""
+        self.fill_layout()
         for name, orientation, label in SLICES:
             if self.scene.GetSingletonNode(name, "vtkMRMLSliceNode") is None:
                 self._add_slice(name, orientation, label)
@@ -151,7 +174,10 @@ class SceneBoot:
         node.SetLayoutLabel(label)
         node.SetDefaultOrientation(orientation)  # which it goes back to when the scene is closed
         node.SetOrientation(orientation)
-        node = self.scene.AddNode(node)
+        self._add_slice_logic(self.scene.AddNode(node))
+
+    def _add_slice_logic(self, node: Any) -> None:
+        name = node.GetLayoutName()
         composite = self.scene.CreateNodeByClass("vtkMRMLSliceCompositeNode")
         composite.UnRegister(None)
         composite.SetSingletonTag(name)

@@ -1,0 +1,1 @@
+"""What the module SuperResolve is made of, beside its module file: parameters, checks, runs, views, results."""
