@@ -35,6 +35,7 @@ PROGRAM = "mri-deep-tools"
 COMMANDS = {
     "segment": "label the structures of the brain in scans of any contrast and resolution",
     "harmonize": "give T1w scans of any site the intensities of one reference scanner",
+    "predict": "predict age or diagnosis from T1w scans with a model of your own, as a table",
     "superresolve": "turn a thick-slice T2w scan into a 1 mm isotropic one with the help of a T1w scan",
     "upsample-dmri": "predict further diffusion directions of a scan from few measured ones",
     "simulate": "make synthetic data with known truth: scans from label maps, thick slices from isotropic scans",

@@ -363,6 +363,29 @@ def test_images_of_other_sizes_are_told(toys, tmp_path):
         exact[1]
 
 
+def test_heads_are_prepared_once_and_failures_left_out(toys, tmp_path, monkeypatch):
+    from mri_deep_tools.errors import GeometryError
+    from mri_deep_tools.harmonize import predictor_prepare
+
+    calls = []
+
+    def prepared(volume, options, progress, harmonizer):
+        calls.append(volume.source.name)
+        if volume.source.name == "scan02":
+            raise GeometryError("the registration failed")
+        return predictor_prepare.Preparation(volume, {})
+
+    monkeypatch.setattr(predictor_prepare, "prepare_scan", prepared)  # the chain has tests of its own, minutes long
+    table, progress = part_of(toys, tmp_path, 5), Progress()
+    for _ in range(2):
+        config = small(table, tmp_path / "run", prepare=True, shape=[32, 32, 32], epochs=1)
+        weights = train_predictor(config, progress)
+    assert calls == ["scan00", "scan01", "scan02", "scan03", "scan04", "scan02"]
+    assert any("scan02.nii.gz is left out: the registration failed" in text for text in progress.warnings)
+    assert len(list((tmp_path / "run" / "prepared").glob("scan*.nii.gz"))) == 4
+    assert load_prediction_model(weights)[1].shape == (32, 32, 32)
+
+
 def test_a_cache_that_cannot_be_written_is_told(toys, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .predict import HarmonizationResult, Harmonizer, harmonize
+    from .predictor import Prediction, ScanPredictor, predict_scan
 
-__all__ = ["HarmonizationResult", "Harmonizer", "harmonize"]
+__all__ = ["HarmonizationResult", "Harmonizer", "Prediction", "ScanPredictor", "harmonize", "predict_scan"]
 
 _HOMES = {"HarmonizationResult": "predict", "Harmonizer": "predict", "harmonize": "predict"}
+_HOMES |= {"Prediction": "predictor", "ScanPredictor": "predictor", "predict_scan": "predictor"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,14 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
-from ..errors import RequestError
+from ..errors import InputError, RequestError
 from ..inference import available_threads
 from ..progress import Progress
 from ..training import RunOptions, fit, require_lightning
 from .network import Predictor
 from .optimiser import KerasAdam, linear_rate
 from .predictor_data import BatchStream, ImageStore, Scan, find_targets, split_scans
-from .predictor_weights import PredictorSpec, load_prediction_model, save_prediction_model
+from .predictor_weights import PUBLISHED_SHAPE, PredictorSpec, load_prediction_model, save_prediction_model
 from .preprocess import MEDIAN
 
 __all__ = ["PredictorConfig", "prediction_loss", "train_predictor"]
@@ -47,12 +47,17 @@ class PredictorConfig:
         default_factory=list, metadata={"help": "negative and positive class; empty: the two that occur, by alphabet"}
     )
     subject: str = field(default="", metadata={"help": "column that names the person; empty: one scan per person"})
+    prepare: bool = field(
+        default=False,
+        metadata={"help": "scans are heads: prepare them first, into the folder prepared/ of the run, in minutes each"},
+    )
     shape: list[int] = field(
         default_factory=list, metadata={"help": "voxels X, Y, Z; empty: those of the first image, cropped as published"}
     )
     median: float = field(default=MEDIAN, metadata={"help": "brain median of the images; x / median - 1 is trained on"})
     harmonized: str = field(
-        default="", metadata={"help": "harmonization model that the images went through, as iguane; empty: none"}
+        default="",
+        metadata={"help": "model that the images were harmonized with (prepare: are), as iguane; empty: none"},
     )
     validation: str = field(default="", metadata={"help": "table of validation scans, with the columns of data"})
     validation_share: float = field(
@@ -230,6 +235,8 @@ def train_predictor(config: PredictorConfig, progress: Progress) -> Path:
     require_lightning()
     folder = Path(config.run.output)
     scans, held_scans, classes = _scans(config)
+    if config.prepare:
+        scans, held_scans = _prepared(config, scans, held_scans, progress)
     progress.plan([("read", 0.1), ("train", 0.9)])
     with progress.stage("read"):
         store = _store(config, [*scans, *held_scans], folder, progress)
@@ -270,6 +277,23 @@ def _scans(config: PredictorConfig) -> tuple[list[Scan], list[Scan], tuple[str, 
     if not scans:
         raise RequestError("no scans are left for training", "check the table and the share for validation")
     return scans, held, classes
+
+
+def _prepared(
+    config: PredictorConfig, scans: list[Scan], held: list[Scan], progress: Progress
+) -> tuple[list[Scan], list[Scan]]:
+    """Return the scans with their prepared images; those that cannot be prepared are left out."""
+    from .predictor_prepare import prepare_scans
+
+    folder = Path(config.run.output) / "prepared"
+    both = [*scans, *held]
+    images = prepare_scans([s.path for s in both], folder, progress, config.harmonized, config.run.threads)
+    made = [None if image is None else replace(scan, path=image) for scan, image in zip(both, images, strict=True)]
+    first, second = ([scan for scan in part if scan] for part in (made[: len(scans)], made[len(scans) :]))
+    if not first or (held and not second):
+        raise InputError("no scan could be prepared", "see the warnings above")
+    config.shape = config.shape or list(PUBLISHED_SHAPE)
+    return first, second
 
 
 def _store(config: PredictorConfig, scans: list[Scan], folder: Path, progress: Progress) -> ImageStore:
