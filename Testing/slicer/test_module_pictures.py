@@ -125,7 +125,7 @@ def pixels(path: Path) -> np.ndarray:
 
     image = QtGui.QImage(str(path)).convertToFormat(QtGui.QImage.Format.Format_RGB888)
     rows = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), image.bytesPerLine())
-    return rows[:, : image.width() * 3].reshape(image.height(), image.width(), 3)
+    return rows[:, : image.width() * 3].reshape(image.height(), image.width(), 3).copy()  # Qt frees the bytes
 
 
 def colours(path: Path) -> int:
