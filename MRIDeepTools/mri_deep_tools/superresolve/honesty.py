@@ -17,7 +17,7 @@ from ..volume import Volume
 from .metrics import psnr
 from .simulate import weights_of_slices
 
-__all__ = ["HonestyCheck", "check_honesty"]
+__all__ = ["HonestyCheck", "check_honesty", "measured_slices", "parallel_axis", "slice_grid"]
 
 _DOUBTFUL = 3.0  # slices whose error is this many times the median are named
 
@@ -94,15 +94,15 @@ def check_honesty(
     sizes other than those of ``scan`` are not held against the result.
 
     """
-    across = _parallel_axis(result, scan, axis)
-    places, affine = _slice_grid(result, scan, axis, across)
+    across = parallel_axis(result, scan, axis)
+    places, affine = slice_grid(result, scan, axis, across)
     voxel = result.spacing[across]
     weights = weights_of_slices(result.shape3[across], voxel, (places + 0.5) * voxel, thickness_mm, profile)
     reduced, plain = (
         np.moveaxis(np.moveaxis(volume.data, across, -1).astype(np.float64) @ weights.T, -1, across)
         for volume in (result, interpolated)
     )
-    measured = _measured(scan, reduced.shape, affine)
+    measured = measured_slices(scan, reduced.shape, affine)
     head = measured > 0.1 * data_range
     difference = reduced - measured
     squares = np.where(head, difference**2, np.nan)
@@ -122,14 +122,14 @@ def check_honesty(
     )
 
 
-def _parallel_axis(result: Volume, scan: Volume, axis: int) -> int:
+def parallel_axis(result: Volume, scan: Volume, axis: int) -> int:
     """Return the axis of ``result`` that runs across the slices."""
     normal = np.array(scan.affine[:3, axis]) / scan.spacing[axis]
     cosines = np.abs(normal @ (result.affine[:3, :3] / np.array(result.spacing)))
     return int(cosines.argmax())
 
 
-def _slice_grid(result: Volume, scan: Volume, axis: int, across: int) -> tuple[np.ndarray, np.ndarray]:
+def slice_grid(result: Volume, scan: Volume, axis: int, across: int) -> tuple[np.ndarray, np.ndarray]:
     """Return where slices lie along the result's axis (voxels), and the affine of the grid of the reduced result."""
     middle = (np.array(scan.shape3, dtype=np.float64) - 1) / 2
     ends = np.stack([middle, middle])
@@ -143,7 +143,7 @@ def _slice_grid(result: Volume, scan: Volume, axis: int, across: int) -> tuple[n
     return inside, affine
 
 
-def _measured(scan: Volume, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+def measured_slices(scan: Volume, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
     """Return the slices with the in-plane voxels of the result."""
     from ..geometry import resample_to
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ..inference import available_memory, require_memory, run_with_fallback
 from ..progress import Progress
 from ..volume import Volume
 from .frames import AXES, Frame, name_conflicts, native_frame, plausibility, shared_frame, template_frame
+from .guided import agree_with_slices, guided_start
 from .honesty import HonestyCheck, check_honesty
 from .preprocess import Scaling, pad_volume, padded_shape, without_background
 from .slices import SliceGeometry, detect_slices, understand_slices
@@ -131,10 +132,16 @@ class _Run:
                 raise WeightsError(
                     "this model needs a T1w scan beside the T2w scan", "give one, or use --model superresolve-lite"
                 )
+            guided = network.spec.start == "guided" and self._can_be_guided()
         with self.progress.stage("super-resolve"):
+            if guided:
+                begun = self._guided(frame, t2_to_t1, template_to_t1)
+                scaled = _Scaled.of(begun, self.t2_name, None if self.alone else self.t1_name)
             values, used = self._predict(network, scaled, device, dtype)
         with self.progress.stage("check"):
             image = self._finished(values, frame, scaled)
+            if guided:
+                image = self._fitted(image, frame, scaled.scaling)
             native, interpolated = self._native(image, frame), self._native(frame.t2, frame)
             honesty = self._honesty(native, interpolated, scaled.scaling)
         return Outcome(
@@ -208,6 +215,45 @@ class _Run:
             )
         return overlap, information
 
+    # ------------------------------------------------------------------------------------------------ guided estimate
+
+    def _can_be_guided(self) -> bool:
+        """Say whether the slices are known that a guided estimate is fitted to."""
+        if self.options.resampling == "as-trained":
+            raise RequestError("this model works with geometric resampling only", "leave --resampling out")
+        if self.slices is None:
+            self.progress.warn(
+                "the model is given the plain interpolation, because the measured slices are not known; its result is "
+                "better when --slice-direction and --slice-spacing are said"
+            )
+        return self.slices is not None
+
+    def _acquired(self) -> tuple[Volume, int, float]:
+        """Return the measured slices, the array axis across them, and their thickness."""
+        slices: Any = self.slices
+        scan = self.t2 if self.measured else _as_slices(self.t2, slices)
+        return scan, slices.axis, slices.thickness_mm
+
+    def _guided(self, frame: Frame, t2_to_t1: np.ndarray, template_to_t1: np.ndarray) -> Frame:
+        """Return the frame with the guided estimate in place of the interpolated scan."""
+        if self.template is None:
+            return replace(frame, t2=guided_start(frame.t2, *self._acquired(), None if self.alone else frame.t1))
+        own = native_frame(self.t2, self.t1, t2_to_t1, None)
+        estimate = guided_start(own.t2, *self._acquired(), None if self.alone else own.t1)
+        there = template_frame(estimate, self.t1, self.template, t2_to_t1, template_to_t1)
+        return replace(frame, t2=there.t2)
+
+    def _fitted(self, image: Volume, frame: Frame, scaling: Scaling) -> Volume:
+        """Return a result that agrees with the measured slices, on its own grid."""
+        unit = self.options.intensities == "unit"
+        made = image.with_data(scaling.undo(image.data)) if unit else image
+        own = agree_with_slices(self._native(made, frame), *self._acquired())
+        if self.template is not None:
+            there = own.with_affine(own.data, np.linalg.inv(frame.to_t2_world) @ own.affine)
+            own = resample_to(there, image.shape3, image.affine, order=3)
+        data = np.where(frame.background, 0, own.data).astype(np.float32)
+        return image.with_data((data - np.float32(scaling.low)) / np.float32(scaling.span) if unit else data)
+
     # ------------------------------------------------------------------------------------------------------ network
 
     def _predict(
@@ -264,10 +310,7 @@ class _Run:
             return None
         if self.options.intensities == "unit":
             result = result.with_data(scaling.undo(result.data))
-        scan = self.t2 if self.measured else _as_slices(self.t2, self.slices)
-        return check_honesty(
-            result, interpolated, scan, self.slices.axis, self.slices.thickness_mm, scaling.high - scaling.low
-        )
+        return check_honesty(result, interpolated, *self._acquired(), scaling.high - scaling.low)
 
 
 def _as_slices(scan: Volume, slices: SliceGeometry) -> Volume:

@@ -86,7 +86,11 @@ class TrainingConfig:
     )
     mix: int = field(default=4, metadata={"help": "volumes drawn from at a time (random)"})
     patches_per_volume: int = field(default=256, metadata={"help": "patches before a volume is changed (random)"})
+    noise: float = field(default=0.0, metadata={"help": "largest noise of slices, share of the range (physical)"})
     t1_dropout: float = field(default=0.0, metadata={"help": "share of samples without T1w"})
+    start: Literal["interpolated", "guided"] = field(
+        default="interpolated", metadata={"help": "T2w that the network is given; guided: T1w detail, fitted to slices"}
+    )
     patch: int = field(default=PATCH, metadata={"help": "side of the cubes, voxels"})
     stride: int = field(default=STRIDE, metadata={"help": "step between cubes, voxels"})
     batch: int = field(default=32, metadata={"help": "cubes per step and device (128 on the published cluster)"})
@@ -114,12 +118,27 @@ class TrainingConfig:
     def spec(self) -> ResUNetSpec:
         """Return the numbers of the network."""
         return ResUNetSpec(
-            tuple(self.channels), self.units, residual=self.residual, t2_alone=self.residual and self.t1_dropout > 0
+            tuple(self.channels),
+            self.units,
+            residual=self.residual,
+            t2_alone=self.residual and self.t1_dropout > 0,
+            start=self.start,
         )
 
     def recipe(self, **changes: Any) -> Recipe:
         """Return how samples are made."""
-        names = ("simulation", "gap", "order", "patch", "stride", "mix", "patches_per_volume", "t1_dropout")
+        names = [
+            "simulation",
+            "gap",
+            "noise",
+            "order",
+            "patch",
+            "stride",
+            "mix",
+            "patches_per_volume",
+            "t1_dropout",
+            "start",
+        ]
         known = {name: getattr(self, name) for name in names}
         ways = {"directions": tuple(self.directions), "factors": tuple(self.factors), "seed": self.run.seed}
         return Recipe(**{**known, **ways, **changes})
@@ -347,6 +366,10 @@ def train(config: TrainingConfig, progress: Progress) -> Path:
     if len(config.channels) < 2 or config.units < 1 or config.patch % 2 ** (len(config.channels) - 1):
         raise RequestError(
             f"{len(config.channels)} levels do not fit cubes of {config.patch} voxels", "change channels or patch"
+        )
+    if config.start == "guided" and (config.simulation != "physical" or not config.residual):
+        raise RequestError(
+            "start: guided is for residual networks and physical slices", "set residual: true and simulation: physical"
         )
     require_lightning()
     parts = split_pairs(find_pairs(config.data), config.train_share, config.validation_share, config.split)

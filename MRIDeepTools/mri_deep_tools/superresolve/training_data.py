@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import GeometryError, InputError, RequestError
 from ..geometry import resample_to, same_grid
 from ..volume import Volume, is_image_path, read_volume, split_suffix
+from .guided import guided_start
 from .patches import patch_starts
 from .preprocess import Scaling, pad_volume, padded_shape
 from .simulate import SliceStack, acquire, array_axis, as_trained
@@ -47,6 +48,8 @@ class Recipe:
     patch, stride : side of the cubes, and the step between them in the published order.
     mix, patches_per_volume : volumes that are drawn from at a time, and patches before the next one (``random``).
     t1_dropout : share of samples without T1w (0 in its place).
+    start : what the network is given as T2w, ``interpolated`` or ``guided`` (``physical`` only); see :mod:`.guided`.
+    noise : largest Rician noise of the slices as a share of the bright intensities (``physical`` only).
     seed : of all draws.
 
     """
@@ -61,6 +64,8 @@ class Recipe:
     mix: int = 4
     patches_per_volume: int = 256
     t1_dropout: float = 0.0
+    start: str = "interpolated"
+    noise: float = 0.0
     seed: int = 1
 
 
@@ -188,6 +193,10 @@ class PatchSource:
     def _cube(self) -> tuple[int, int]:
         return self.recipe.patch, self.recipe.stride
 
+    def _varies(self) -> bool:
+        """Say whether the slices of a volume are drawn anew at every visit."""
+        return bool(self.recipe.gap or self.recipe.noise)
+
     def sample(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return sample ``number`` (from 0, without end)."""
         stack, start, rng = self._ordered(number) if self.recipe.order == "published" else self._drawn(number)
@@ -195,8 +204,8 @@ class PatchSource:
         side = self.recipe.patch
         cube = stack[:, x : x + side, y : y + side, z : z + side].copy()
         if self.recipe.t1_dropout and rng.random() < self.recipe.t1_dropout:
-            cube[0] = 0
-        return cube[:2], cube[2:]
+            cube[0], cube[1] = 0, cube[-1]
+        return cube[:2], cube[2:3]
 
     def _ordered(self, number: int) -> tuple[np.ndarray, tuple[int, int, int], np.random.Generator]:
         """Return volume, patch and draws in the published order; an epoch takes every patch of every volume once."""
@@ -218,7 +227,7 @@ class PatchSource:
         volume = int(np.random.default_rng([recipe.seed, 2, visit]).integers(len(self.volumes)))
         stack = self._stack(volume, visit)
         rng = np.random.default_rng([recipe.seed, 3, number])
-        head = self._heads[volume, visit if recipe.gap else 0]
+        head = self._heads[volume, visit if self._varies() else 0]
         centre = np.unravel_index(int(head[rng.integers(len(head))]), stack.shape[1:])
         corner = [
             int(np.clip(int(c) - rng.integers(recipe.patch), 0, n - recipe.patch))
@@ -227,8 +236,11 @@ class PatchSource:
         return stack, (corner[0], corner[1], corner[2]), rng
 
     def _stack(self, volume: int, visit: int) -> np.ndarray:
-        """Return T1w, thick T2w and isotropic T2w, padded and on 0..1, (3, X, Y, Z) float32."""
-        key = (volume, visit if self.recipe.gap else 0)
+        """Return T1w, T2w to begin with, isotropic T2w, and the second without help of the first; (4, X, Y, Z) float32.
+
+        All are padded and on 0..1.
+        """
+        key = (volume, visit if self._varies() else 0)
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
@@ -237,12 +249,14 @@ class PatchSource:
         t1, t2 = read_volume(pair.t1), read_volume(pair.t2)
         if not same_grid(t1, t2):
             raise GeometryError(f"{pair.t1.name} and {pair.t2.name} do not lie on one grid", "register them first")
-        thick = self._thick(t2, direction, factor, key[1])
-        scaled = []
-        for scan, name in ((t1, pair.t1.name), (thick, pair.t2.name), (t2, pair.t2.name)):
-            padded, _ = pad_volume(scan, *self._cube())
-            scaled.append(Scaling.of(padded.data, name).apply(padded.data).astype(np.float32))
-        stack = np.stack(scaled)
+        begun, alone = self._begun(t2, t1, direction, factor, key[1])
+        padded = [pad_volume(scan, *self._cube())[0].data for scan in (t1, begun, t2, alone)]
+        names = pair.t1.name, *[pair.t2.name] * 3
+        scalings = [Scaling.of(data, name) for data, name in zip(padded, names, strict=True)]
+        if self.recipe.start == "guided":
+            scalings[2] = scalings[1]  # what is to be added to the estimate must not depend on the truth's range
+        stack = np.stack([scaling.apply(data) for scaling, data in zip(scalings, padded, strict=True)])
+        stack = stack.astype(np.float32)
         self._cache[key] = stack
         self._heads[key] = np.flatnonzero(stack[2] > 0)
         while len(self._cache) > max(self.recipe.mix, 1):
@@ -250,11 +264,18 @@ class PatchSource:
             self._heads.pop(gone, None)
         return stack
 
-    def _thick(self, t2: Volume, direction: str, factor: float, visit: int) -> Volume:
-        """Return the thick-slice scan on the grid of the isotropic one."""
-        axis = array_axis(t2, direction)
-        if self.recipe.simulation == "as-trained":
-            return t2.with_data(as_trained(t2.data, axis, int(factor)))
-        share = np.random.default_rng([self.recipe.seed, 4, visit]).random() * self.recipe.gap
-        thick = acquire(t2, SliceStack(axis, float(factor), float(factor) * (1 + share)))
-        return resample_to(thick, t2.shape3, t2.affine, order=3)
+    def _begun(self, t2: Volume, t1: Volume, direction: str, factor: float, visit: int) -> tuple[Volume, Volume]:
+        """Return the thick-slice scan on the grid of the isotropic one, with the help of the T1w and without it."""
+        axis, recipe = array_axis(t2, direction), self.recipe
+        if recipe.simulation == "as-trained":
+            thick = t2.with_data(as_trained(t2.data, axis, int(factor)))
+            return thick, thick
+        rng = np.random.default_rng([recipe.seed, 4, visit])
+        share, noise = rng.random() * recipe.gap, rng.random() * recipe.noise
+        stack = SliceStack(axis, float(factor), float(factor) * (1 + share))
+        slices = acquire(t2, stack, noise=noise, seed=int(rng.integers(1 << 31)))
+        thick = resample_to(slices, t2.shape3, t2.affine, order=3)
+        if recipe.start == "interpolated":
+            return thick, thick
+        alone = guided_start(thick, slices, axis, float(factor), None) if recipe.t1_dropout else thick
+        return guided_start(thick, slices, axis, float(factor), t1), alone
