@@ -41,7 +41,7 @@ class Panel(RunPanel):
         self.stages = Checklist(labels)
         ui.templatePathLineEdit.currentPath = settings.get("harmonizeTemplate")
         ui.templatePathLineEdit.connect("currentPathChanged(QString)", self._template_chosen)
-        for section in (ui.inputsCollapsibleButton, ui.stagesCollapsibleButton, ui.advancedCollapsibleButton):
+        for section in (ui.inputsCollapsibleButton, ui.advancedCollapsibleButton):
             section.connect("contentsCollapsed(bool)", self.update)  # not all rows of a section are always shown
         self.update()
 

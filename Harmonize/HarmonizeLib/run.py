@@ -91,13 +91,13 @@ def plain_words(text: str) -> str:
         "the mask mask-in.nii": _("the brain mask"),
         "mask-in.nii": _("the brain mask"),
         "place.tfm": _("the transform"),
-        "(--mask)": _("(under Stages)"),
+        "(--mask)": _("(under Brain mask)"),
         "switch this check off (--unchecked)": _("choose 'Go on where a check fails' under Advanced"),
         "add --unchecked": _("choose 'Go on where a check fails' under Advanced"),
     }
     for said, meant in words.items():
         text = text.replace(said, meant)
-    return for_the_panel(text)
+    return for_the_panel(text[:1].upper() + text[1:])
 
 
 @dataclass

@@ -330,7 +330,7 @@ def test_apply_again_makes_new_nodes_and_chosen_nodes_are_filled(host, module, w
     apply(host, widget)
     assert parameters.madeResult != first and parameters.madeResult.GetName() != first.GetName()
     tables = [
-        table for table in slicer.util.getNodesByClass("vtkMRMLColorTableNode") if table.GetName()[:6] == "Change"
+        table for table in slicer.util.getNodesByClass("vtkMRMLColorTableNode") if table.GetName().startswith("Difference")
     ]
     assert len(tables) == 1
     kinds = {"result": "ScalarVolume", "changeMap": "ScalarVolume", "brainMask": "Segmentation"}

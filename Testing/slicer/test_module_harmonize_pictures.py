@@ -1,0 +1,122 @@
+"""Pictures of the panel of Harmonize, of the comparison and of the charts, as a person sees them.
+
+`MRI_DEEP_TOOLS_PICTURES=Resources/Screenshots pytest Testing/slicer/test_module_harmonize_pictures.py` makes those of
+the documentation: the template as another site might have taken it, harmonized by the bundled model. Where the package
+carries none, and in an ordinary test run, the quick core stands in.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harmonize_case import MODELS, use_fake
+from module_helpers import grab_panel, set_mode, wait_idle
+from test_module_pictures import PUBLISHED, add_scan, colours, folder, pixels  # noqa: F401 - folder is a fixture
+
+STEP = 1 if PUBLISHED else 3
+VIEW = (360, 400)
+HEIGHT = 880
+
+
+def bundled() -> bool:
+    from mri_deep_tools.errors import MRIDeepToolsError
+    from mri_deep_tools.models import model_status
+
+    try:
+        return model_status("iguane-lite") == "bundled"
+    except MRIDeepToolsError:
+        return False
+
+
+def site_scan():
+    """Add the template's brain, as another scanner might have taken it."""
+    from mri_deep_tools.harmonize.template import load_template
+    from mri_deep_tools.sample_scans import other_site
+
+    template = load_template(None)
+    scan = other_site(template)
+    values = scan.data[::STEP, ::STEP, ::STEP].astype(np.float32)
+    return add_scan("Site B T1w", values, template.affine @ np.diag([STEP, STEP, STEP, 1.0]))
+
+
+@pytest.fixture
+def case(host, monkeypatch):
+    """Return the handle of Harmonize with a brain in the scene, and whether the real core works."""
+    handle = host.load("Harmonize")
+    from MRIDeepToolsLib import core_info
+
+    site_scan()
+    real = bool(PUBLISHED) and bundled()
+    if not real:
+        use_fake(monkeypatch)
+        monkeypatch.setattr(core_info, "_known", {"version": "1", "devices": [{"name": "cpu"}], "models": MODELS})
+    return handle, real
+
+
+def compose(pictures: list[Path], target: Path) -> None:
+    """Put pictures side by side."""
+    from PySide6 import QtGui
+
+    images = [QtGui.QImage(str(picture)) for picture in pictures]
+    whole = QtGui.QImage(sum(i.width() for i in images), max(i.height() for i in images), images[0].format())
+    whole.fill(QtGui.QColor("black"))
+    painter = QtGui.QPainter(whole)
+    left = 0
+    for image in images:
+        painter.drawImage(left, 0, image)
+        left += image.width()
+    painter.end()
+    assert whole.save(str(target))
+
+
+def test_pictures_of_a_harmonized_brain(host, case, folder, tmp_path):  # noqa: F811
+    from HarmonizeLib.results import MAP_OPACITY
+    from slicer_host.charts import chart_view
+
+    handle, real = case
+    widget = handle.widget()
+    wait_idle(host, widget, 120)
+    parameters = widget.panel.parameters
+    parameters.brainSource = type(parameters.brainSource).STRIPPED
+    parameters.makeTissues = not real  # two segmentations less
+    widget.ui.applyButton.click()
+    wait_idle(host, widget, 500)
+    before, result, change = parameters.madeBefore, parameters.madeResult, parameters.madeChangeMap
+    assert result is not None, widget.panel.progress.log_text
+    panel = grab_panel(host, handle, folder / "Harmonize.png")
+    assert pixels(panel).shape[0] <= HEIGHT, "the panel with results must fit on a screen without scrolling"
+    assert colours(panel) >= 1
+    views, options = [], {"orientation": "Axial", "offset": 12.0, "size": VIEW}
+    for name, background, foreground in (("a", before, None), ("b", result, None), ("c", result, change)):
+        layers = {"background": background, "foreground": foreground, "foreground_opacity": MAP_OPACITY}
+        views.append(host.slice_view(tmp_path / f"{name}.png", **layers, **options))
+    assert colours(views[0]) == colours(views[1]) == 0
+    assert colours(views[2]) >= 1, "the change must be seen"
+    inside = [np.median(pixels(view)[pixels(view).max(-1) > 20].astype(float)) for view in views[:2]]
+    assert abs(inside[0] - inside[1]) < 0.3 * inside[0], "equal tissue must be about equally bright"
+    compose(views, folder / "Harmonize-comparison.png")
+    charts = [
+        chart_view(tmp_path / f"{name}.png", chart, (540, 400))
+        for name, chart in (("histogram", parameters.madeHistogram), ("joint", parameters.madeJoint))
+    ]
+    for chart in charts:
+        assert colours(chart) >= 1, f"{chart.name} is empty"
+    compose(charts, folder / "Harmonize-charts.png")
+
+
+def test_picture_while_it_runs(host, case, folder, monkeypatch, tmp_path):  # noqa: F811
+    handle, _real = case
+    monkeypatch.setenv("FAKE_CORE_GO", str(tmp_path / "go"))
+    use_fake(monkeypatch, "step")
+    widget = handle.widget()
+    wait_idle(host, widget, 120)
+    widget.ui.applyButton.click()
+    assert host.wait_until(lambda: "43 %" in widget.panel.progress.ui.progressBar.format, 60)
+    grab_panel(host, handle, folder / "Harmonize-running.png")
+    assert "at work" in widget.ui.modelStateLabel.text
+    set_mode(monkeypatch, "good")
+    widget.ui.applyButton.click()
+    wait_idle(host, widget)
+    assert "Cancelled" in widget.panel.progress.ui.messageLabel.text
