@@ -49,6 +49,7 @@ class Registration:
     correlation : of the two images where the fixed one has content and the moving one is known, -1 to 1.
     mutual_information : normalised, 0 to 1, of the same voxels.
     overlap : Dice coefficient of the contents of both images (0 to 1), within the moving field of view.
+    scale : length of the moving content against the fixed one's, where the moving image is known; 1 = the same.
     rotation_degrees, translation_mm : against the headers; the translation is that of the fixed image's centre.
 
     """
@@ -57,6 +58,7 @@ class Registration:
     correlation: float
     mutual_information: float
     overlap: float
+    scale: float
     rotation_degrees: float
     translation_mm: float
 
@@ -121,6 +123,7 @@ def judged(moving: Volume, fixed: Volume, matrix: np.ndarray) -> Registration:
         matrix=matrix,
         correlation=_signed_correlation(values[known], found[known]) if enough else 0.0,
         mutual_information=normalised_information(values[known], found[known]) if enough else 0.0,
+        scale=float(np.cbrt(second.sum() / max(int(known.sum()), 1))),
         overlap=2 * both / max(int(known.sum() + second.sum()), 1),
         rotation_degrees=float(np.degrees(Rotation.from_matrix(matrix[:3, :3]).magnitude())),
         translation_mm=float(np.linalg.norm((matrix @ centre - centre)[:3])),

@@ -16,11 +16,20 @@ from ..volume import Volume, read_volume
 if TYPE_CHECKING:
     from ..synthsegment.predict import SegmentationResult
 
-__all__ = ["LARGEST_BRAIN_MM3", "SMALLEST_BRAIN_MM3", "brain_mask", "read_mask", "segmented_mask", "tissue_volumes"]
+__all__ = [
+    "LARGEST_BRAIN_MM3",
+    "SMALLEST_BRAIN_MM3",
+    "brain_mask",
+    "checked_mask",
+    "read_mask",
+    "segmented_mask",
+    "tissue_volumes",
+]
 
 SMALLEST_BRAIN_MM3, LARGEST_BRAIN_MM3 = 300e3, 2600e3
 _CSF_CODE = 24  # fluid around the brain as well as in its sulci
-_CLOSED_MM = 3.0  # sulci are filled up to twice this width
+_CLOSED_MM = 5.0  # sulci are filled up to twice this width
+_GROWN_MM = 1.0  # into what was labelled fluid: much of that is cortex
 _FLUID = ("ventricle", "csf", "CSF")
 _WHITE = "white matter"
 
@@ -42,12 +51,12 @@ def read_mask(path: str | Path, scan: Volume, warn: Callable[[str], None]) -> np
             f"the mask {name} ({_sides(mask)}) is not on the grid of the scan ({_sides(scan)})",
             "make the mask on the scan itself, or resample it to the scan",
         )
-    return _checked(mask.data > 0, scan, f"the mask {name}")
+    return checked_mask(mask.data > 0, scan, f"the mask {name}")
 
 
 def brain_mask(volume: Volume) -> np.ndarray:
     """Return where a scan without skull has content; InputError when that cannot be a brain."""
-    return _checked(volume.data > 0, volume, volume.source.name or "the image")
+    return checked_mask(volume.data > 0, volume, volume.source.name or "the image")
 
 
 def segmented_mask(
@@ -57,8 +66,8 @@ def segmented_mask(
 
     Returns
     -------
-    The mask, (X, Y, Z) bool: all structures but the fluid around the brain, closed over the sulci, without holes; and
-    the segmentation.
+    The mask, (X, Y, Z) bool: all structures but the fluid around the brain, closed over the sulci, without holes, in
+    one piece; and the segmentation.
 
     Raises
     ------
@@ -73,9 +82,7 @@ def segmented_mask(
             f"no brain was found in {volume.source.name or 'the image'}",
             "check that it shows a whole head, or give a brain mask (--mask)",
         )
-    return _checked(
-        _closed(solid, volume.spacing) & (solid | fluid | _filled(solid)), volume, "the brain found"
-    ), result
+    return checked_mask(_whole(solid, fluid, volume.spacing), volume, "the brain found"), result
 
 
 def tissue_volumes(volume: Volume, *, device: str, threads: int | None, progress: Progress) -> dict[str, float]:
@@ -101,15 +108,22 @@ def _segment(volume: Volume, device: str, threads: int | None, progress: Progres
     return Segmenter(fast=True, device=device, threads=threads).segment(volume, relay)
 
 
-def _closed(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Dilate and erode by the same distance in mm, in a box around the mask."""
-    from scipy.ndimage import distance_transform_edt
+def _whole(solid: np.ndarray, fluid: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """Close the sulci, keep the largest piece without holes, and grow it a little where there is fluid."""
+    from scipy.ndimage import binary_fill_holes, distance_transform_edt, label
 
     margin = [int(np.ceil(2 * _CLOSED_MM / size)) + 1 for size in spacing]
-    padded = np.pad(mask, [(m, m) for m in margin])
+    padded = np.pad(solid, [(m, m) for m in margin])
     box = _box(padded, margin)
-    grown = distance_transform_edt(~padded[box], sampling=spacing) <= _CLOSED_MM
-    padded[box] |= distance_transform_edt(grown, sampling=spacing) > _CLOSED_MM
+    near = padded[box]
+    grown = distance_transform_edt(~near, sampling=spacing) <= _CLOSED_MM
+    near |= distance_transform_edt(grown, sampling=spacing) > _CLOSED_MM
+    pieces, count = label(near)
+    if count > 1:
+        near &= pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
+    near |= binary_fill_holes(near)
+    around = np.pad(fluid, [(m, m) for m in margin])[box]
+    near |= around & (distance_transform_edt(~near, sampling=spacing) <= _GROWN_MM)
     return padded[tuple(slice(m, -m) for m in margin)]
 
 
@@ -121,13 +135,7 @@ def _box(mask: np.ndarray, margin: list[int]) -> tuple[slice, ...]:
     )
 
 
-def _filled(mask: np.ndarray) -> np.ndarray:
-    from scipy.ndimage import binary_fill_holes
-
-    return np.asarray(binary_fill_holes(mask))
-
-
-def _checked(mask: np.ndarray, volume: Volume, what: str) -> np.ndarray:
+def checked_mask(mask: np.ndarray, volume: Volume, what: str) -> np.ndarray:
     """Return the mask when it has the size of a brain."""
     size = float(mask.sum()) * volume.voxel_volume_mm3
     if not size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,20 +16,19 @@ from ..progress import Progress
 from ..registration import Registration, judged, moved_affine, read_transform, register_rigid
 from ..volume import Volume
 from .bias import correct_bias
-from .brain import brain_mask, read_mask, segmented_mask, tissue_volumes
+from .brain import brain_mask, checked_mask, read_mask, segmented_mask, tissue_volumes
 from .change import Change, describe_change
 from .engine import GeneratorEngine, engine_bytes
+from .hd_bet import hd_bet_mask
+from .model_choice import HarmonizeOptions, template_path
 from .network import Generator
+from .plausible import judge_contrast, judge_registration
 from .preprocess import MEDIAN, TEMPLATE_GRID, crop_box, from_network, median_normalise, to_network
 from .template import load_template
-
-if TYPE_CHECKING:
-    from .predict import HarmonizeOptions
 
 __all__ = ["Outcome", "run"]
 
 BLEND_MM = 3.0  # inside the border of the brain, where the head around it is kept
-LEAST_OVERLAP, LEAST_CORRELATION, DOUBTFUL_CORRELATION = 0.75, 0.3, 0.6
 UNIT_MEDIANS = (0.3, 3.0)  # a median of 1, as the published chain keeps it between its stages
 USUAL_MEDIANS = (350.0, 650.0)
 LARGEST_SPACING = 5.0  # mm
@@ -202,12 +201,16 @@ class _Run:
         if options.skull_stripped:
             self.stages["brain mask"] = "voxels above 0"
             return brain_mask(scan)
+        if options.hd_bet:
+            mask, self.stages["brain mask"] = hd_bet_mask(scan, device=str(self.device), progress=self.progress)
+            return checked_mask(mask, scan, "the brain that HD-BET found")
         mask, result = segmented_mask(scan, device=options.device, threads=options.threads, progress=self.progress)
+        judge_contrast(scan.data, result.labels.data, self.name, self.progress, unchecked=options.unchecked)
         self.stages["brain mask"] = result.model
         return mask
 
     def _register(self, brain: Volume) -> Registration:
-        options, template = self.options, load_template(self.options.template)
+        options, template = self.options, load_template(template_path(self.options.template))
         if options.registered:
             found, self.stages["registration"] = judged(brain, template, np.eye(4)), "skipped"
         elif options.transform is not None:
@@ -216,30 +219,8 @@ class _Run:
             share = self.progress.update
             found = register_rigid(brain, template, threads=options.threads, progress=share)
             self.stages["registration"] = "rigid"
-        self._judge(found)
+        judge_registration(found, self.name, self.progress, unchecked=options.unchecked)
         return found
-
-    def _judge(self, found: Registration) -> None:
-        """Stop, or warn, when a registration is implausible or the contrast is not that of T1w."""
-        fault = ""
-        if found.overlap < LEAST_OVERLAP:
-            fault = f"the registration failed: brain and template overlap by {found.overlap:.2f} only"
-        elif found.correlation < LEAST_CORRELATION:
-            fault = (
-                f"{self.name} does not look like a T1w scan: its intensities correlate with those of the template by "
-                f"{found.correlation:.2f} only"
-            )
-        if fault and not self.options.unchecked:
-            raise InputError(
-                fault, "check contrast, brain mask and field of view, or switch this check off (--unchecked)"
-            )
-        if fault:
-            self.progress.warn(fault)
-        elif found.correlation < DOUBTFUL_CORRELATION:
-            self.progress.warn(
-                f"{self.name} correlates with the template by {found.correlation:.2f} only: "
-                "check contrast and registration"
-            )
 
     # ------------------------------------------------------------------------------------------- network and after
 

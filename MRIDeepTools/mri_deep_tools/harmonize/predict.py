@@ -7,23 +7,23 @@ published output: the crop of the template's grid.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import InputError, RequestError, WeightsError
+from ..errors import InputError
 from ..inference import peak_memory_bytes, pick_device, pick_precision, set_threads
 from ..progress import Progress, ProgressCallback
 from ..registration import Registration
 from ..volume import Volume, read_volume
 from .change import Change
+from .model_choice import HarmonizeOptions, find_weights
 from .network import Generator
 
-__all__ = ["DEFAULT_MODEL", "HarmonizationResult", "HarmonizeOptions", "Harmonizer", "harmonize"]
+__all__ = ["HarmonizationResult", "HarmonizeOptions", "Harmonizer", "harmonize"]
 
-DEFAULT_MODEL = "iguane"
 STAGES = {
     "read": 2.0,
     "brain mask": 60.0,
@@ -37,51 +37,6 @@ STAGES = {
     "grid": 4.0,
 }
 _CHAIN = ("brain mask", "bias field", "registration")
-
-
-@dataclass(frozen=True)
-class HarmonizeOptions:
-    """Options of :func:`harmonize`, which explains them; contradictions raise RequestError."""
-
-    model: str | None = None
-    weights: str | Path | None = None
-    preprocessed: bool = False
-    mask: str | Path | Volume | None = None
-    skull_stripped: bool = False
-    bias_correction: bool = True
-    registered: bool = False
-    transform: str | Path | None = None
-    template: str | Path | None = None
-    space: Literal["native", "template"] = "native"
-    keep_head: bool = False
-    tissues: bool = False
-    unchecked: bool = False
-    compatible: bool = False
-    device: str = "auto"
-    threads: int | None = None
-    precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Refuse contradictions."""
-        if self.model is not None and self.weights is not None:
-            raise RequestError("a model and a weights file were both given", "give one of them")
-        if self.space not in ("native", "template"):
-            raise RequestError(f"unknown space {self.space!r}", "use native or template")
-        if self.mask is not None and self.skull_stripped:
-            raise RequestError("a mask and a scan without skull were both stated", "give one of them")
-        if self.registered and self.transform is not None:
-            raise RequestError("a transform was given for a scan that is registered", "give one of them")
-        if self.keep_head and (self.space == "template" or self.skull_stripped or self.compatible):
-            raise RequestError("the head is kept only in native space, around a scan that has one", "drop one option")
-        made = ("mask", "skull_stripped", "registered", "transform", "template", "keep_head")
-        extra = [name for name in made if getattr(self, name) not in (None, False)]
-        if self.preprocessed and extra:
-            raise RequestError(f"a preprocessed image needs no {extra[0].replace('_', ' ')}", "drop one of the two")
-
-    def told(self) -> dict[str, Any]:
-        """Return the options for the record."""
-        plain = asdict(self) if not isinstance(self.mask, Volume) else {**self.__dict__, "mask": "given"}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
 
 
 @dataclass(frozen=True)
@@ -139,22 +94,33 @@ class Harmonizer:
         self.options = options if options is not None else HarmonizeOptions(**keywords)
         self.device = pick_device(self.options.device)
         self.dtype = pick_precision(self.options.precision, self.device)
-        self.model, self.weights = _find_weights(self.options)
+        self.choice = find_weights(self.options)
+        self.model, self.weights = self.choice.model, self.choice.path
         self._network: Generator | None = None
 
     def harmonize(
-        self, scan: str | Path | Volume, progress: ProgressCallback | Progress | None = None
+        self,
+        scan: str | Path | Volume,
+        progress: ProgressCallback | Progress | None = None,
+        *,
+        mask: str | Path | Volume | None = None,
+        age: float | None = None,
     ) -> HarmonizationResult:
-        """Harmonize one scan; see :func:`harmonize`."""
+        """Harmonize one scan; see :func:`harmonize`. ``mask`` and ``age`` are those of this scan alone."""
         from .pipeline import run
 
-        options, progress = self.options, progress if isinstance(progress, Progress) else Progress(progress)
+        own: dict[str, Any] = {name: value for name, value in (("mask", mask), ("age", age)) if value is not None}
+        options, progress = (
+            replace(self.options, **own),
+            progress if isinstance(progress, Progress) else Progress(progress),
+        )
         skipped = (_CHAIN if options.preprocessed else ()) + (
             () if options.tissues else ("tissues before", "tissues after")
         )
         progress.plan([(name, weight) for name, weight in STAGES.items() if name not in skipped])
         before = len(progress.warnings), dict(progress.seconds)
         threads = set_threads(options.threads)
+        self._tell(options.age, progress)
         with progress.stage("read"):
             if not isinstance(scan, Volume):
                 _refuse_harmonized(Path(scan), unchecked=options.unchecked)
@@ -176,6 +142,17 @@ class Harmonizer:
             warnings=tuple(progress.warnings[before[0] :]),
         )
 
+    def _tell(self, age: float | None, progress: Progress) -> None:
+        """Warn where the model is not the expected one, or was not made for a person of this age."""
+        if self.choice.note:
+            progress.warn(self.choice.note)
+        ages = self.choice.age_years
+        if ages is not None and age is not None and not ages[0] <= age <= ages[1]:
+            progress.warn(
+                f"the model {self.model} was trained on people of {ages[0]:g} to {ages[1]:g} years; "
+                f"an age of {age:g} years is outside"
+            )
+
     def _load(self) -> Generator:
         if self._network is None:
             from .weights import load_generator
@@ -192,6 +169,7 @@ def harmonize(
     preprocessed: bool = False,
     mask: str | Path | Volume | None = None,
     skull_stripped: bool = False,
+    hd_bet: bool = False,
     bias_correction: bool = True,
     registered: bool = False,
     transform: str | Path | None = None,
@@ -199,6 +177,7 @@ def harmonize(
     space: Literal["native", "template"] = "native",
     keep_head: bool = False,
     tissues: bool = False,
+    age: float | None = None,
     unchecked: bool = False,
     compatible: bool = False,
     device: str = "auto",
@@ -211,19 +190,21 @@ def harmonize(
     Parameters
     ----------
     scan : image file, folder with one DICOM series, or a Volume; of a 4-D image the first frame is taken.
-    model : name from the list of models; None takes ``iguane``.
-    weights : in place of ``model``: a weights file (Keras .h5 or .safetensors).
+    model : name from the list of models; None takes ``iguane`` where it is installed, else the bundled model.
+    weights : in place of ``model``: a weights file (Keras .h5 or .safetensors) or the folder of a model.
     preprocessed : the image went through the published preparation (brain only, template space, median 500 or 1),
         cropped or on the whole grid; the result is on its grid.
     mask : brain mask on the scan's grid; None finds the brain with SynthSegment.
     skull_stripped : the scan shows nothing but the brain: voxels above 0 are its mask.
+    hd_bet : find the brain with HD-BET, which must be on this machine.
     bias_correction : N4, with the parameters that match ANTs.
     registered : the scan lies in MNI space already.
     transform : rigid ITK transform, template to scan, in place of the registration.
-    template : brain to register to; None takes the shipped ICBM 152 template.
+    template : brain to register to; None takes the shipped ICBM 152 template, ``fsl`` that in ``$FSLDIR``.
     space : ``"native"`` = the scan's own grid, ``"template"`` = the MNI 182 x 218 x 182 grid.
     keep_head : native space only: put the brain back into its head, mixed over 3 mm below the border of the brain.
     tissues : segment before and after and compare tissue volumes.
+    age : of the person, in years; only for a warning where the model was not made for it.
     unchecked : go on where the registration or the contrast is implausible, or the scan was harmonized before.
     compatible : the published output: cropped template grid, fixed intensity unit, axes as stored.
     device : ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
@@ -233,26 +214,11 @@ def harmonize(
 
     Raises
     ------
-    RequestError, InputError, WeightsError, OutOfMemoryError : see :mod:`mri_deep_tools.errors`.
+    RequestError, InputError, WeightsError, DependencyError, OutOfMemoryError : see :mod:`mri_deep_tools.errors`.
 
     """
     keywords = {name: value for name, value in locals().items() if name not in ("scan", "progress")}
     return Harmonizer(**keywords).harmonize(scan, progress)
-
-
-def _find_weights(options: HarmonizeOptions) -> tuple[str, Path]:
-    """Return name and file of the model; WeightsError, with the way to get it, where it is not on this machine."""
-    from ..models import get_model, model_path
-
-    if options.weights is not None:
-        path = Path(options.weights)
-        if not path.is_file():
-            raise WeightsError(f"weights file {path.name} does not exist", "check the name")
-        return path.name, path
-    name = options.model or DEFAULT_MODEL
-    if get_model(name).task != "harmonize":
-        raise RequestError(f"the model {name} does not harmonize", f"use {DEFAULT_MODEL}")
-    return name, model_path(name)
 
 
 def _refuse_harmonized(path: Path, *, unchecked: bool) -> None:
