@@ -60,11 +60,11 @@ class Plan:
         if self.refusal or not self.context:
             return ""
         texts = {
-            True: _("{model} reads {read} of the {all} (volumes {volumes}) and predicts {count}."),
-            False: _("{model} reads all {all} and predicts {count}."),
+            True: _("Read by {model}: {read} of the {all} (volumes {volumes}). Predicted: {count}."),
+            False: _("Read by {model}: all {all}. Predicted: {count}."),
         }
         values = {
-            "model": self.model[:1].upper() + self.model[1:] if " " in self.model else self.model,
+            "model": self.model,
             "read": len(self.context),
             "all": len(self.context) + len(self.unused),
             "volumes": ", ".join(map(str, self.context)),

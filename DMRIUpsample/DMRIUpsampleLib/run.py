@@ -292,7 +292,7 @@ def error_rows(check: Mapping[str, Any]) -> list[list[Any]]:
     share = {name: one["MAEPercent"] / one["MAE"] if one["MAE"] else 0.0 for name, one in errors.items()}
     header = [_("Left out"), *(f"{str(one['Name'])[:1].upper()}{str(one['Name'])[1:]} (%)" for one in errors.values())]
     rows = [
-        [_("volume {number}").format(number=row["Volume"]), *(f"{row['MAE'][n] * share[n]:.3f}" for n in errors)]
+        [_("volume {number}").format(number=row["Volume"]), *(f"{row['MAE'][n] * share[n]:.2f}" for n in errors)]
         for row in directions
     ]
     return [header, *rows]

@@ -89,13 +89,13 @@ def test_apply_says_why_it_is_disabled(host, module):
 
 def test_what_was_measured_and_what_would_be_done_is_told(host, module, widget):
     assert "12 directions at b = 1000, 1 volume at b = 0." in plan_text(widget)
-    assert "fake-network reads 6 of the 12 (volumes 1, 2, 3, 4, 5, 6) and predicts 30." in plan_text(widget)
+    assert "Read by fake-network: 6 of the 12 (volumes 1, 2, 3, 4, 5, 6). Predicted: 30." in plan_text(widget)
     assert "the method Spherical harmonics uses all" in widget.ui.planNoteLabel.text
     assert not widget.ui.shellComboBox.visible
     widget.panel.parameters.method = type(widget.panel.parameters.method).HARMONICS
     widget.panel.parameters.directionCount = 44
     wait_planned(host, widget)
-    assert "Spherical harmonics of order 2 reads all 12 and predicts 44." in plan_text(widget)
+    assert "Read by spherical harmonics of order 2: all 12. Predicted: 44." in plan_text(widget)
     assert not widget.ui.planNoteLabel.visible
 
 
@@ -340,7 +340,7 @@ def test_targets_of_a_file_and_a_mask(host, module, widget, tmp_path):
     labels[2:5, 2:5, 2:5] = 1
     parameters.mask = add_mask(labels)
     wait_planned(host, widget)
-    assert "predicts 4" in plan_text(widget)
+    assert "Predicted: 4." in plan_text(widget)
     apply(host, widget)
     assert "--target-grad targets.b" in widget.panel.progress.log_text
     assert "mask of 27 voxels" in widget.panel.progress.log_text
@@ -465,7 +465,7 @@ def test_scene_brings_everything_back(host, module, widget, tmp_path):
     assert "4.0 %" in widget.ui.verdictLabel.text
     assert widget.ui.makeMDCheckBox.checked
     assert not widget.ui.resultsCollapsibleButton.collapsed
-    assert "predicts 21" in plan_text(widget)
+    assert "Predicted: 21." in plan_text(widget)
 
 
 def test_console_and_panel_share_one_way(host, module):
@@ -525,3 +525,17 @@ def test_logs_hold_no_names_and_no_folders(host, module, widget, caplog, tmp_pat
         for name in node.GetAttributeNames():
             assert "Jane" not in node.GetAttribute(name)
             assert "/tmp" not in node.GetAttribute(name)
+
+
+def test_snippet_of_the_documentation(host, module, tmp_path, monkeypatch, capsys):
+    import re
+
+    import slicer
+
+    text = (REPOSITORY / "Resources" / "docs" / "slicer.md").read_text(encoding="utf-8")
+    (snippet,) = [code for code in re.findall(r"^```python\n(.*?)^```", text, re.S | re.M) if "DMRIUpsample" in code]
+    module.python.DMRIUpsampleLogic().save_fsl(add_scan(), tmp_path / "dwi.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, "slicer.md", "exec"), {"slicer": slicer})
+    assert "30 directions with fake-network" in capsys.readouterr().out
+    assert {"more.nii.gz", "more.bval", "more.bvec"} <= {path.name for path in tmp_path.iterdir()}

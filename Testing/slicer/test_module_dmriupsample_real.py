@@ -108,7 +108,7 @@ def test_apply_in_the_panel(host, handle):
     parameters.directionCount = 12
     wait_planned(host, widget, 120)
     assert "20 directions at b = 1000, 2 volumes at b = 0." in widget.ui.planLabel.text
-    assert "reads all 20 and predicts 12" in widget.ui.planLabel.text
+    assert "all 20. Predicted: 12." in widget.ui.planLabel.text
     fractions = []
     tell = widget.panel.progress.progress
     widget.panel.progress.progress = lambda fraction, stage, eta: (
