@@ -178,7 +178,7 @@ class Panel(RunPanel):
             parameters.madeResult, parameters.madeInterpolated = outputs.result, outputs.interpolated
             parameters.madeHonestyMap, parameters.madeTable = outputs.honesty, outputs.table
             parameters.madeChart = outputs.chart
-            parameters.madeWords, parameters.madeWarnings = outputs.words, outputs.warnings
+            parameters.madeCheck, parameters.madeWarnings = outputs.check, outputs.warnings
         if parameters.showResult:
             show_comparison(parameters.inputVolume, outputs.interpolated, outputs.result, outputs.slice_direction)
 

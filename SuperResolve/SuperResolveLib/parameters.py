@@ -61,5 +61,5 @@ class SuperResolveParameters:
     madeHonestyMap: vtkMRMLScalarVolumeNode
     madeTable: vtkMRMLTableNode
     madeChart: vtkMRMLPlotChartNode
-    madeWords: list[str]
+    madeCheck: str = ""
     madeWarnings: list[str]

@@ -36,14 +36,15 @@ class ResultsPanel:
     def show(self, parameters: Any) -> None:
         """Show what the parameters remember of the last run. Without any result the section closes."""
         volumes = (parameters.madeInput, parameters.madeInterpolated, parameters.madeResult)
-        words, warnings = list(parameters.madeWords), list(parameters.madeWarnings)
-        shown = (volumes, parameters.madeHonestyMap, parameters.madeTable, parameters.madeChart, words, warnings)
+        check, warnings = parameters.madeCheck, list(parameters.madeWarnings)
+        shown = (volumes, parameters.madeHonestyMap, parameters.madeTable, parameters.madeChart, check, warnings)
         if shown == self._shown:
             return
         self._shown, self._volumes, self._warnings = shown, volumes, warnings
         self._map, self._chart = parameters.madeHonestyMap, parameters.madeChart
         ui, some = self._ui, volumes[2] is not None
-        ui.checkLabel.text = "<br>".join(coloured(sentence(line)) for line in words)
+        ui.checkLabel.text = coloured(sentence(check))
+        ui.checkLabel.visible = bool(check)
         ui.compareButton.enabled = some
         ui.mapButton.checked = False
         ui.mapButton.enabled = some and self._map is not None

@@ -113,8 +113,8 @@ def describe(volume: Any, options: SuperResolveOptions, on_finished: Callable[[A
 class SuperResolveOutputs:
     """The nodes that a run made or filled, and what it has to say.
 
-    ``table`` and ``chart`` hold the difference from the measured slices, slice by slice. ``words`` are sentences about
-    the slices and about the check.
+    ``table`` and ``chart`` hold the difference from the measured slices, slice by slice; ``slices`` and ``check`` say
+    in a sentence each how the slices lie, and how far the result departs from them.
     """
 
     result: Any = None
@@ -122,7 +122,8 @@ class SuperResolveOutputs:
     honesty: Any = None
     table: Any = None
     chart: Any = None
-    words: list[str] = field(default_factory=list)
+    slices: str = ""
+    check: str = ""
     slice_direction: str = "axial"
     warnings: list[str] = field(default_factory=list)
     model: str = ""
@@ -185,7 +186,8 @@ class SuperResolveRun(SceneRun):
         told = outcome.results[-1] if outcome.results else {}
         slices, check = told.get("slices") or {}, told.get("honesty") or {}
         outputs = SuperResolveOutputs(
-            words=[str(part["Words"]) for part in (slices, check) if part.get("Words")],
+            slices=str(slices.get("Words") or ""),
+            check=str(check.get("Words") or ""),
             slice_direction=str(slices.get("Direction") or "axial"),
             warnings=[plain_words(text) for text in outcome.warnings],
             model=str(told.get("model", "")),
@@ -226,7 +228,7 @@ class SuperResolveRun(SceneRun):
         rows = [(number, value) for number, value in enumerate(check["RmsPerSlice"], 1) if value is not None]
         name = nodes.output_name(scan, _("difference per slice"))
         path = self.job.folder / "slices.csv"
-        lines = [f"{number},{value * scale:.3f}" for number, value in rows if math.isfinite(value)]
+        lines = [f"{number},{value * scale:.2f}" for number, value in rows if math.isfinite(value)]
         title = f"{_('Slice')},{_('Difference')} (%)"
         path.write_text("\n".join([title, *lines, ""]), encoding="utf-8")
         outputs.table = self.keep(nodes.import_table(path, name))

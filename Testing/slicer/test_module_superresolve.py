@@ -323,7 +323,8 @@ def test_console_and_panel_share_one_way(host, module):
     result = logic.process(scan, guide, thickness=3.0, on_progress=lambda *values: fractions.append(values[0]))
     assert result.GetSpacing() == pytest.approx((1, 1, 1))
     assert logic.outputs.honesty is not None
-    assert len(logic.outputs.words) == 2
+    assert "14 axial slices of 3 mm" in logic.outputs.slices
+    assert "agrees with them to" in logic.outputs.check
     assert 0.43 in fractions
     mine = add_volume("Mine")
     assert logic.process(scan, None, result, honesty=mine, interpolated=False) == result

@@ -172,7 +172,10 @@ class _TableModel(QtCore.QAbstractTableModel):
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.DisplayRole) -> Any:
         if role != Qt.DisplayRole:
             return None
-        return self._s_table().GetColumnName(section) if orientation == Qt.Horizontal else str(section + 1)
+        if orientation != Qt.Horizontal:
+            return str(section + 1)
+        name, node = self._s_table().GetColumnName(section), self.view().mrmlTableNode()
+        return (node.GetColumnTitle(name) if node.GetUseColumnTitleAsColumnHeader() else "") or name
 
 
 @stand_in(SCENE_SIGNAL)
