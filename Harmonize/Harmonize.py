@@ -230,6 +230,7 @@ class HarmonizeLogic(ScriptedLoadableModuleLogic):
             placement=placement,
             registered=settings.registered,
             template=settings.template,
+            unchecked=settings.unchecked,
             targets=targets,
         )
         if reason:

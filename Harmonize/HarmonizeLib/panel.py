@@ -102,6 +102,7 @@ class Panel(RunPanel):
             needs_transform=parameters.placement == Placement.TRANSFORM,
             registered=parameters.placement == Placement.REGISTERED,
             template=self._options().template,
+            unchecked=parameters.unchecked,
             targets=self._targets(),
         )
 

@@ -29,6 +29,8 @@ FULL_COLOUR = 100.0
 """Change with the full colour of the map, a fifth of that median: a fixed one, so that scans can be compared."""
 BLEND_MM = 3.0
 """Below the border of the brain, where a head that is kept is mixed in."""
+MANY_VOXELS = 4_000_000
+"""More than enough for a joint histogram."""
 _BRAIN = ("1", "brain", "#dcb4a0", "neutral", "SCT", "12738006", "Brain")
 _HEADER = ("index", "name", "color", "side", "coding_scheme", "concept_code", "concept_meaning")
 
@@ -279,20 +281,22 @@ def _before_and_after(folder: Path, *, head_kept: bool) -> tuple[Any, Any]:
 
     Where the head was kept, only what lies below the mixture with it counts.
     """
-    result, _grid = _array(folder / "result.nii")
-    change, grid = _array(folder / "change.nii")
+    result, spacing = _array(folder / "result.nii")
+    change, _spacing = _array(folder / "change.nii")
     before = result - change
     inside = before > 0
     if head_kept:
         from scipy.ndimage import distance_transform_edt
 
-        mask, _grid = _array(folder / "mask.nii")
-        inside &= distance_transform_edt(mask > 0, sampling=grid.spacing[::-1]) > BLEND_MM
+        mask, _spacing = _array(folder / "mask.nii")
+        inside &= distance_transform_edt(mask > 0, sampling=spacing) > BLEND_MM
     return before[inside], result[inside]
 
 
-def _array(path: Path) -> tuple[Any, Any]:
-    """Return the voxels (k, j, i) and the grid of an image file."""
+def _array(path: Path) -> tuple[Any, list[float]]:
+    """Return the voxels (k, j, i) of an image file and their spacing (mm); of a large one every second voxel."""
     node = slicer.vtkMRMLScalarVolumeNode()
     grid = read_volume(path, node)
-    return slicer.util.arrayFromVolume(node).copy(), grid
+    values = slicer.util.arrayFromVolume(node)
+    step = 2 if values.size > MANY_VOXELS else 1
+    return values[::step, ::step, ::step].copy(), [step * size for size in reversed(grid.spacing)]

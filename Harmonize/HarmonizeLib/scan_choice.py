@@ -28,6 +28,7 @@ def why_not_harmonize(
     needs_transform: bool = False,
     registered: bool = False,
     template: str = "",
+    unchecked: bool = False,
     targets: Mapping[str, Any] | None = None,
 ) -> str:
     """Return why these inputs cannot be used, in a sentence; empty when they can.
@@ -37,6 +38,7 @@ def why_not_harmonize(
     scan : T1w volume.
     brain, placement : mask node and transform node, or None; ``needs_mask`` and ``needs_transform`` where None will not
         do. ``registered``: the scan lies in MNI space as it is.
+    unchecked : take a scan that was harmonized before.
     template : file, or "".
     targets : name -> node that is to be filled.
 
@@ -46,6 +48,8 @@ def why_not_harmonize(
         return reason
     if scan.GetImageData().GetScalarRange()[0] <= CT_LOWEST:
         return _("The chosen volume looks like CT. Choose a T1w MR scan.")
+    if not unchecked and scan.GetAttribute("MRIDeepTools.Command") == "harmonize" and _is_synthetic(scan):
+        return _("This volume was harmonized already. Choose the original scan, or 'Go on where a check fails'.")
     if needs_mask or brain is not None:
         reason = why_not_mask(brain)
     if not reason and needs_transform and placement is None:
@@ -70,7 +74,7 @@ def scan_notes(scan: Any) -> list[str]:
     if max(scan.GetSpacing()) > LARGEST_SPACING:
         text = _("Voxels of {size:.1f} mm: the model was made for about 1 mm.")
         notes.append(text.format(size=max(scan.GetSpacing())))
-    if scan.GetAttribute("MRIDeepTools.Synthetic") == "1":
+    if _is_synthetic(scan):
         notes.append(_("This volume was made by MRI Deep Tools already. Choose the original scan."))
     return notes
 
@@ -82,9 +86,13 @@ def likely_scan() -> Any:
     volumes = [
         volume
         for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        if volume.GetClassName() == "vtkMRMLScalarVolumeNode" and volume.GetAttribute("MRIDeepTools.Synthetic") != "1"
+        if volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not _is_synthetic(volume)
     ]
     named = [volume for volume in volumes if "T1" in volume.GetName().upper()]
     if shown in volumes and (shown in named or not named):
         return shown
     return next(iter(named or volumes), None)
+
+
+def _is_synthetic(volume: Any) -> bool:
+    return bool(volume.GetAttribute("MRIDeepTools.Synthetic") == "1")

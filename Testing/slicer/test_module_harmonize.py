@@ -7,6 +7,7 @@ test_module_harmonize_real.py.
 from __future__ import annotations
 
 import logging
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -88,6 +89,17 @@ def test_apply_says_why_it_is_disabled(host, module):
     parameters.result = parameters.inputVolume
     assert "overwrite the scan" in message(shown)
     assert not shown.ui.applyButton.enabled
+
+
+def test_what_was_harmonized_is_not_harmonized_again(host, module, widget):
+    """Unless the person insists."""
+    apply(host, widget)
+    parameters = widget.panel.parameters
+    parameters.inputVolume = parameters.madeResult
+    assert "harmonized already" in message(widget) and not widget.ui.applyButton.enabled
+    widget.ui.uncheckedCheckBox.checked = True
+    assert widget.ui.applyButton.enabled
+    assert "made by MRI Deep Tools" in widget.ui.inputNoteLabel.text
 
 
 def test_notes_on_the_scan(host, module, widget):
@@ -397,6 +409,16 @@ def test_console_and_panel_share_one_way(host, module):
     assert logic.outputs.change == mine
     logic.process(scan, change=False)
     assert logic.outputs.change is None
+
+
+def test_snippet_of_the_documentation(host, module, capsys):
+    page = (REPOSITORY / "Resources" / "docs" / "slicer.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"^```python\n(import Harmonize\n.*?)^```", page, re.S | re.M)
+    import slicer
+
+    add_volume("T1w")
+    exec(compile(snippet, "slicer.md", "exec"), {"slicer": slicer})
+    assert "T1w - harmonized (synthetic) {'brain mask': 'fake'" in capsys.readouterr().out
 
 
 def test_console_errors_are_sentences(host, module, monkeypatch):
