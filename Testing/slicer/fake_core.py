@@ -180,7 +180,8 @@ def super_resolve(words: list[str]) -> None:
     affine = np.array(grid.affine)
     affine[0, 3] += 50 * (MODE == "shifted")
     result = plain.with_affine(values, affine)
-    slices = detect_slices(scan, given["t2"], direction=given.get("slice-direction"))
+    thickness = float(given["slice-thickness"]) if "slice-thickness" in given else None
+    slices = detect_slices(scan, given["t2"], direction=given.get("slice-direction"), thickness_mm=thickness)
     honesty = check_honesty(result, plain, scan, slices.axis, slices.thickness_mm, 300.0)
     write_volume(result, words[1])
     if "interpolated" in given:
