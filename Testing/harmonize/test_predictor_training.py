@@ -20,6 +20,7 @@ from mri_deep_tools.harmonize.predictor_train import PredictorConfig, prediction
 from mri_deep_tools.harmonize.predictor_weights import load_prediction_model
 from mri_deep_tools.harmonize.weights import load_state
 from mri_deep_tools.progress import Progress
+from mri_deep_tools.training import RunOptions
 from mri_deep_tools.volume import Volume, write_volume
 
 AFFINE = np.array([[-1.0, 0, 0, 16], [0, 1, 0, -16], [0, 0, 1, -16], [0, 0, 0, 1]])
@@ -262,21 +263,26 @@ def test_two_classes_are_trained_with_logits(toys, tmp_path):
     assert len(first) == 2 and all(0 < loss < 5 for loss in first)
 
 
-def test_a_run_that_was_stopped_makes_the_same_steps(toys, tmp_path, monkeypatch):
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_run_that_was_stopped_makes_the_same_steps(toys, tmp_path, monkeypatch, crash):
+    """Stopped by SIGTERM just before a validation, or killed with what the last checkpoint holds."""
     table = part_of(toys, tmp_path, 12)
     whole = small(table, tmp_path / "whole", validation_share=0.25)
     train_predictor(whole, Progress())
     parts = small(table, tmp_path / "parts", validation_share=0.25)
+    parts.run.checkpoint_every = 1
     step, count = BatchStream.step, []
 
     def stopped(self, number):
         count.append(number)
-        if len(count) == 3:
+        if len(count) == 3 and not crash:
             os.kill(os.getpid(), signal.SIGTERM)
+        if len(count) == 4 and crash:
+            raise OSError("killed")
         return step(self, number)
 
     monkeypatch.setattr(BatchStream, "step", stopped)
-    with pytest.raises(CancelledError, match="stopped"):
+    with pytest.raises(OSError if crash else CancelledError, match=r"killed|stopped"):
         train_predictor(parts, Progress())
     made = torch.load(tmp_path / "parts" / "checkpoints" / "last.ckpt", weights_only=False)["global_step"]
     assert 0 < made < 4
@@ -335,6 +341,7 @@ def test_the_command_trains(toys, tmp_path, capsys):
     ("changes", "error", "told"),
     [
         ({"data": ""}, RequestError, "names no data"),
+        ({"run": RunOptions(accumulate=3)}, RequestError, "epoch of 2 batches cannot be accumulated by 3"),
         ({"batch": 9}, RequestError, "8 images do not fill a batch of 9"),
         ({"validation_share": 1.0}, RequestError, "share of 1"),
         ({"validation_share": 0.2, "validation": "x.csv"}, RequestError, "set one of them"),

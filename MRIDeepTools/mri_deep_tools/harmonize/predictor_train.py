@@ -127,17 +127,19 @@ def make_module(
             images, targets = batch
             loss = prediction_loss(self.network(images), targets, spec.task)
             self.log("loss", loss, batch_size=len(targets))
-            self.book["sum"] += float(loss.detach())
-            self.book["count"] += 1
+            self._count(float(loss.detach()))
             return loss
 
-        def on_train_batch_end(self, *_: Any) -> None:
-            """Count the step; close an epoch that is not followed by a validation."""
+        def _count(self, loss: float) -> None:
+            """Enter a step into the books, which a checkpoint after it holds; close the epoch that it ends."""
+            book = self.book
+            book["sum"] += loss
+            book["count"] += 1
             self.seen += 1
             if int(self.seen) % stream.per_epoch == 0:
-                mean = torch.tensor(self.book["sum"] / self.book["count"], device=self.device)
-                self.book["loss"].append(float(self.trainer.strategy.reduce(mean, reduce_op="mean")))
-                self.book["sum"], self.book["count"] = 0.0, 0
+                mean = torch.tensor(book["sum"] / book["count"], device=self.device)
+                book["loss"].append(float(self.trainer.strategy.reduce(mean, reduce_op="mean")))
+                book["sum"], book["count"] = 0.0, 0
                 if held is None:
                     self._write_stats()
 
@@ -165,10 +167,9 @@ def make_module(
             """Close the epoch: best weights, early end."""
             total = self.trainer.strategy.reduce(self._total.to(self.device, torch.float32), reduce_op="sum")
             loss = float(total[0] / total[1])
-            book = self.book
+            book, epoch = self.book, int(self.seen) // stream.per_epoch
             book["val_loss"].append(loss)
             self.log("val_loss", loss, batch_size=1, rank_zero_only=True)
-            epoch = len(book["val_loss"])
             if loss < book["best"]:
                 book |= {"best": loss, "epoch": epoch}
                 if self.trainer.is_global_zero:
@@ -192,7 +193,16 @@ def make_module(
             stream.start = int(checkpoint["state_dict"]["seen"])
 
         def on_train_start(self) -> None:
-            """Go no further where an earlier start of this run ended early."""
+            """Make up for a validation that the run was killed before; go no further where it ended early."""
+            epoch, rest = divmod(int(self.seen), stream.per_epoch)
+            if held is not None and not rest and len(self.book["val_loss"]) < epoch:
+                self.network.eval()
+                self.on_validation_epoch_start()
+                with torch.no_grad():
+                    for number in self.val_dataloader():
+                        self.validation_step(number, 0)
+                self.on_validation_epoch_end()
+                self.network.train()
             if self.book["ended"]:
                 self.trainer.should_stop = True
 
@@ -254,6 +264,11 @@ def train_predictor(config: PredictorConfig, progress: Progress) -> Path:
     if held_scans:
         aims = [scan.target for scan in held_scans]
         held = BatchStream(store, aims, 1, config.run.seed, first=len(scans), augmented=False)
+    if stream.per_epoch % config.run.accumulate:
+        raise RequestError(
+            f"an epoch of {stream.per_epoch} batches cannot be accumulated by {config.run.accumulate}",
+            "set run.accumulate to 1, or to a number that divides it",
+        )
     config.run.steps = config.run.steps or max(config.epochs * stream.per_epoch // config.run.accumulate, 1)
     config.run.validate_every = stream.per_epoch // config.run.accumulate if held else 0
     module = make_module(config, _network(config, spec, targets), spec, stream, held)
