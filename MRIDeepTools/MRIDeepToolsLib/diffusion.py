@@ -49,15 +49,15 @@ SMALLEST_SAVED = 7
 def gradients_of(node: Any) -> tuple[Any, Any]:
     """Return b-values (n,), s/mm^2, and world directions (n, 3), RAS, unit length or zeros, of a DWI node."""
     import numpy as np
+    from vtk.util.numpy_support import vtk_to_numpy
 
     count = node.GetNumberOfGradients()
     frame = vtk.vtkMatrix4x4()
     node.GetMeasurementFrameMatrix(frame)
     turn = np.array([[frame.GetElement(row, column) for column in range(3)] for row in range(3)])
-    stored = np.array([node.GetDiffusionGradient(index) for index in range(count)], dtype=float).reshape(-1, 3)
-    world = stored @ turn.T
+    world = vtk_to_numpy(node.GetDiffusionGradients()).reshape(-1, 3)[:count] @ turn.T
     length = np.linalg.norm(world, axis=1, keepdims=True)
-    bvals = np.array([node.GetBValue(index) for index in range(count)], dtype=float)
+    bvals = vtk_to_numpy(node.GetBValues())[:count].astype(float)
     return bvals, world / np.where(length > 1e-6, length, 1.0)
 
 
@@ -217,7 +217,7 @@ def import_dwi(
     values, grid = read_nifti_series(path)
     require_same_grid(grid, node_geometry(reference), name)
     bvals, world = read_world_table(table, values.shape[3])
-    if keep is not None:
+    if keep is not None and len(keep) < len(bvals):
         values, bvals, world = values[..., keep].copy(), bvals[keep], world[keep]
     with new_node(DWI_CLASS, name, node) as volume:
         matrix = vtk.vtkMatrix4x4()
