@@ -37,6 +37,7 @@ __all__ = [
 B0_LIMIT = 50.0
 """b-value (s/mm^2) up to which a volume counts as not diffusion-weighted, as in the core; scanners write 5 for 0."""
 _UNIT_TOLERANCE = 0.05
+_VOLUMES_AT_ONCE = 16  # neither one pass over the values per volume, nor a second copy of the whole
 
 # NIfTI datatype -> NumPy's name, and the other way round.
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
@@ -198,12 +199,15 @@ def read_nifti_series(path: str | Path) -> tuple[Any, Grid]:
             values = np.frombuffer(stream.read(math.prod((*grid.shape, count)) * kind.itemsize), kind)
         else:
             values = np.fromfile(stream, kind, math.prod((*grid.shape, count)))
-    values = np.moveaxis(values.reshape(count, *reversed(grid.shape)), 0, -1)
+    stored = values.reshape(count, *reversed(grid.shape))
+    values = np.empty((*stored.shape[1:], count), dtype=kind.newbyteorder("="))
+    for k in range(len(values)):  # slice by slice, which stays in the cache
+        values[k] = np.moveaxis(stored[:, k], 0, -1)
     if math.isfinite(slope) and slope != 0 and (slope, inter) != (1, 0):
         values = (values * np.float64(slope) + np.float64(inter)).astype(np.float32)
     elif kind.kind in "iu" and kind.itemsize == 8:
         values = values.astype(np.float64)
-    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("=")), grid
+    return values, grid
 
 
 def write_nifti(path: Path, values: Any, grid: Grid) -> None:
@@ -232,11 +236,12 @@ def write_nifti(path: Path, values: Any, grid: Grid) -> None:
     put("<6f", header, 256, *quaternion[1:], *(row[3] for row in grid.affine[:3]))
     put("<12f", header, 280, *(value for row in grid.affine[:3] for value in row))
     header[344:348] = b"n+1\0"
-    volumes = np.moveaxis(values, -1, 0) if values.ndim == 4 else [values]
+    series = values if values.ndim == 4 else values[..., None]
     with gzip.open(path, "wb", compresslevel=3) if path.name.lower().endswith(".gz") else path.open("wb") as stream:
         stream.write(header)
-        for volume in volumes:  # one at a time: no second copy of the whole
-            stream.write(np.ascontiguousarray(volume, dtype=f"<{kind}").tobytes())
+        for first in range(0, count, _VOLUMES_AT_ONCE):
+            volumes = np.moveaxis(series[..., first : first + _VOLUMES_AT_ONCE], -1, 0)
+            stream.write(np.ascontiguousarray(volumes, dtype=f"<{kind}").tobytes())
 
 
 def write_nrrd(path: Path, values: Any, grid: Grid, bvals: Any = None, world: Any = None) -> None:
