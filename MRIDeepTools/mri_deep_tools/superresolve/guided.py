@@ -1,8 +1,8 @@
-"""A first estimate between measured slices without a network: detail of the T1w scan, then agreement with the slices.
+"""A first estimate between measured slices without a network: detail of the T1w scan, then what slices tell beyond it.
 
 Where T1w and T2w intensities go together in a neighbourhood, the T1w detail that thick slices would hide is added in
 that proportion (a local linear model, as in the guided filter of He et al., IEEE TPAMI 35 (2013) 1397). What the
-estimate then still lacks of the measured slices is given back to it (iterative back-projection, Irani and Peleg,
+estimate then still lacks of the measured slices is given back to it (one step of back-projection, Irani and Peleg,
 CVGIP 53 (1991) 231). A residual network starts from here; see ``ResUNetSpec.start``.
 """
 
@@ -15,9 +15,8 @@ from .honesty import measured_slices, parallel_axis, slice_grid
 from .preprocess import Scaling
 from .simulate import weights_of_slices
 
-__all__ = ["agree_with_slices", "guided_start"]
+__all__ = ["guided_start"]
 
-ROUNDS = 4  # of back-projection: more would sharpen noise
 _NEAR = 1.5  # voxels, standard deviation of the neighbourhood in the plane
 _ACROSS = 0.6  # of the slice thickness, the same across slices where that is more
 _FLOOR = 1e-3  # variance of the T1w (on 0..1) below which it guides nothing
@@ -39,12 +38,6 @@ def guided_start(interpolated: Volume, scan: Volume, axis: int, thickness_mm: fl
     if t1 is not None and (t1.data > 0).any():
         data = data + slices.detail(t1, interpolated)
     return interpolated.with_data(np.maximum(slices.corrected(data), 0, dtype=np.float32))
-
-
-def agree_with_slices(result: Volume, scan: Volume, axis: int, thickness_mm: float) -> Volume:
-    """Return a result to which what it lacks of the measured slices was given back, float32; see above."""
-    slices = _Slices(result, scan, axis, thickness_mm)
-    return result.with_data(np.maximum(slices.corrected(result.data.astype(np.float32)), 0, dtype=np.float32))
 
 
 class _Slices:
@@ -88,13 +81,10 @@ class _Slices:
         return np.asarray(gaussian_filter(data, sigma, mode="nearest", truncate=3.0))
 
     def corrected(self, data: np.ndarray) -> np.ndarray:
-        """Return data with the difference to the measured slices spread over them, :data:`ROUNDS` times."""
+        """Return data with the difference to the measured slices spread over them; once, for more sharpens noise."""
         last = self._last(data)
-        size = last.shape[-1]
-        step = np.eye(size, dtype=np.float32) - self.spread @ self.reduce
-        back = sum((np.linalg.matrix_power(step, k) @ self.spread for k in range(ROUNDS)), np.zeros_like(self.spread))
         missing = self.measured - last @ self.reduce.T
-        return np.moveaxis(last + missing @ back.T, -1, self.across)
+        return np.moveaxis(last + missing @ self.spread.T, -1, self.across)
 
 
 def _spread_matrix(places: np.ndarray, size: int) -> np.ndarray:

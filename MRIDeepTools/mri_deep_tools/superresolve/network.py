@@ -35,7 +35,7 @@ class ResUNetSpec:
     residual : the network's answer is added to the T2w that it is given; the published one gives the image itself.
     t2_alone : the network was trained to work without a T1w (zeros in its channel) too.
     start : what the T2w channel holds, ``interpolated`` slices (published) or the ``guided`` estimate of
-        :mod:`.guided`, to whose slices the result is fitted again.
+        :mod:`.guided`.
 
     """
 

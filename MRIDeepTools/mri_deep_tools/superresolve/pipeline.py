@@ -15,7 +15,7 @@ from ..inference import available_memory, require_memory, run_with_fallback
 from ..progress import Progress
 from ..volume import Volume
 from .frames import AXES, Frame, name_conflicts, native_frame, plausibility, shared_frame, template_frame
-from .guided import agree_with_slices, guided_start
+from .guided import guided_start
 from .honesty import HonestyCheck, check_honesty
 from .preprocess import Scaling, pad_volume, padded_shape, without_background
 from .slices import SliceGeometry, detect_slices, understand_slices
@@ -140,8 +140,6 @@ class _Run:
             values, used = self._predict(network, scaled, device, dtype)
         with self.progress.stage("check"):
             image = self._finished(values, frame, scaled)
-            if guided:
-                image = self._fitted(image, frame, scaled.scaling)
             native, interpolated = self._native(image, frame), self._native(frame.t2, frame)
             honesty = self._honesty(native, interpolated, scaled.scaling)
         return Outcome(
@@ -242,17 +240,6 @@ class _Run:
         estimate = guided_start(own.t2, *self._acquired(), None if self.alone else own.t1)
         there = template_frame(estimate, self.t1, self.template, t2_to_t1, template_to_t1)
         return replace(frame, t2=there.t2)
-
-    def _fitted(self, image: Volume, frame: Frame, scaling: Scaling) -> Volume:
-        """Return a result that agrees with the measured slices, on its own grid."""
-        unit = self.options.intensities == "unit"
-        made = image.with_data(scaling.undo(image.data)) if unit else image
-        own = agree_with_slices(self._native(made, frame), *self._acquired())
-        if self.template is not None:
-            there = own.with_affine(own.data, np.linalg.inv(frame.to_t2_world) @ own.affine)
-            own = resample_to(there, image.shape3, image.affine, order=3)
-        data = np.where(frame.background, 0, own.data).astype(np.float32)
-        return image.with_data((data - np.float32(scaling.low)) / np.float32(scaling.span) if unit else data)
 
     # ------------------------------------------------------------------------------------------------------ network
 

@@ -18,6 +18,7 @@ from ..errors import InputError, RequestError, WeightsError
 from ..inference import peak_memory_bytes, pick_device, pick_precision, set_threads
 from ..progress import Progress, ProgressCallback
 from ..volume import Volume, read_volume
+from .atlas import find_template
 from .frames import Resampling
 from .honesty import HonestyCheck
 from .slices import SliceGeometry
@@ -137,6 +138,7 @@ class SuperResolver:
         self.device = pick_device(self.options.device)
         self.dtype = pick_precision(self.options.precision, self.device)
         self.model, self.weights, self.note = _find_weights(self.options)
+        self.template = None if self.options.template is None else find_template(self.options.template)
         self._network: ResUNet | None = None
 
     def superresolve(
@@ -156,7 +158,7 @@ class SuperResolver:
             progress.warn(self.note)
         with progress.stage("read"):
             scans = read_scan(t2, "T2w", progress), None if t1 is None else read_scan(t1, "T1w", progress)
-            template = None if options.template is None else read_scan(options.template, "template", progress)
+            template = None if self.template is None else read_scan(self.template, "template", progress)
         precision = str(self.dtype).removeprefix("torch.")
         progress.device(str(self.device), threads=threads, precision=precision, model=self.model)
         path = None if isinstance(t2, Volume) else Path(t2)
@@ -220,7 +222,8 @@ def superresolve(
     weights : in place of ``model``: a ``.pth`` of the published network, or ``.safetensors`` of our training.
     registered : the scans lie in one world space already, so nothing is registered. On one grid of 1 mm voxels they
         are used as they are (the published form).
-    template : work in the frame of this 1 mm image (an infant atlas, say), to which the T1w is registered rigidly.
+    template : work in the frame of this 1 mm image, to which the T1w is registered rigidly: a file, or the name of an
+        atlas in the list of models (``baby-ai-atlas``).
     space : of the result, ``native`` = the T2w scan's own frame (its own grid where that is isotropic at 1 mm),
         ``template``.
     resampling : of the T2w along its slices, ``geometric`` or ``as-trained``; see :func:`.frames.native_frame`.
