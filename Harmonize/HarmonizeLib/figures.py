@@ -85,7 +85,10 @@ def histogram_chart(record: Mapping[str, Any], folder: Path, name: str, keep: Ke
         _series(table, 0, 2, _("After (synthetic)"), _AFTER, keep),
     ]
     axes = (_("Intensity (brain median before = 500)"), _("% of the brain"))
-    return table, _chart(series, name, _("Intensities of the brain"), axes, keep)
+    chart = _chart(series, name, _("Intensities of the brain"), axes, keep)
+    chart.SetYAxisRangeAuto(False)  # leaves room for the legend
+    chart.SetYAxisRange(0.0, 130.0 * max(max(before) / sum(before), max(after) / sum(after)))
+    return table, chart
 
 
 def joint_chart(before: Any, after: Any, folder: Path, name: str, keep: Keep) -> tuple[list[Any], Any]:

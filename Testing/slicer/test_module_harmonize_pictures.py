@@ -106,7 +106,7 @@ def test_pictures_of_a_harmonized_brain(host, case, folder, tmp_path):  # noqa: 
     compose(charts, folder / "Harmonize-charts.png")
 
 
-def test_picture_while_it_runs(host, case, folder, monkeypatch, tmp_path):  # noqa: F811
+def test_picture_while_it_runs(host, case, monkeypatch, tmp_path):
     handle, _real = case
     monkeypatch.setenv("FAKE_CORE_GO", str(tmp_path / "go"))
     use_fake(monkeypatch, "step")
@@ -114,7 +114,8 @@ def test_picture_while_it_runs(host, case, folder, monkeypatch, tmp_path):  # no
     wait_idle(host, widget, 120)
     widget.ui.applyButton.click()
     assert host.wait_until(lambda: "43 %" in widget.panel.progress.ui.progressBar.format, 60)
-    grab_panel(host, handle, folder / "Harmonize-running.png")
+    picture = grab_panel(host, handle, tmp_path / "Harmonize-running.png")
+    assert colours(picture) >= 1
     assert "at work" in widget.ui.modelStateLabel.text
     set_mode(monkeypatch, "good")
     widget.ui.applyButton.click()

@@ -40,6 +40,9 @@ def chart_view(path: Path, chart_node: Any, size: tuple[int, int] = (640, 420)) 
     ):
         chart.GetAxis(axis).SetTitle(title)
         chart.GetAxis(axis).GetTitleProperties().SetFontSize(_LABEL_SIZE)
+    if not chart_node.GetYAxisRangeAuto():
+        chart.GetAxis(vtk.vtkAxis.LEFT).SetBehavior(vtk.vtkAxis.FIXED)
+        chart.GetAxis(vtk.vtkAxis.LEFT).SetRange(*chart_node.GetYAxisRange())
     for number in range(chart_node.GetNumberOfPlotSeriesNodes()):
         _add_series(vtk, chart, chart_node.GetNthPlotSeriesNode(number))
     try:
