@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[1, 3])
     parser.add_argument("--shape", type=int, nargs=3, default=[20, 20, 10], help="of the table of whole patches")
     parser.add_argument("--ball-shape", type=int, nargs=3, default=[20, 20, 20])
-    parser.add_argument("--memory-shape", type=int, nargs=3, default=[40, 40, 30])
+    parser.add_argument("--memory-shape", type=int, nargs=3, default=[20, 20, 20])
     parser.add_argument("--targets", type=int, default=80)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")

@@ -138,8 +138,9 @@ def test_memory_is_bounded_and_told():
     small = plan_memory(network, cpu, 10_000, 200 << 20)
     assert not small.spectral and small.bytes_needed <= 200 << 20 and small.pairs >= 1
     assert not plan_memory(network, cpu, 10, 4 << 30).spectral  # too little work for the spectra
-    with pytest.raises(OutOfMemoryError, match="the network needs"):
-        plan_memory(network, cpu, 10, 1 << 20)
+    for limit, context in ((1 << 20, 1), (100 << 20, 10)):
+        with pytest.raises(OutOfMemoryError, match="the network needs"):
+            plan_memory(network, cpu, 10, limit, context)
 
 
 # --------------------------------------------------------------------------------------------- spherical harmonics

@@ -28,7 +28,7 @@ _GPU_BATCH = 64
 _SPECTRAL_PAIRS = 60  # fewer pairs than this are done sooner than the spectra of the kernels
 _PAIR_FLOATS = 1000 * 1600  # largest arrays of the plain decoder, per pair
 _SPECTRAL_PAIR_FLOATS = 1000 * (227 + 635 + 403 + 2 * 176) + 1452 * 635 + 1320 * 635 + 2904 * 392
-_ENCODER_FLOATS = 1000 * 2400  # per volume of a patch
+_ENCODER_FLOATS = {1: 1000 * 2400, 3: 1000 * 4400}  # per volume of a patch, by dimensions; measured
 
 Tick = Callable[[float], None]
 
@@ -43,7 +43,9 @@ class MemoryPlan:
     bytes_needed: int
 
 
-def plan_memory(network: RCNN, device: torch.device, pairs: int, limit: int | None = None) -> MemoryPlan:
+def plan_memory(
+    network: RCNN, device: torch.device, pairs: int, limit: int | None = None, context: int = 1
+) -> MemoryPlan:
     """Return how to run a network within a limit.
 
     Parameters
@@ -56,26 +58,31 @@ def plan_memory(network: RCNN, device: torch.device, pairs: int, limit: int | No
         Number of (patch, target) pairs in all.
     limit :
         Bytes that the work may take beside the images; None: 80 % of what is free.
+    context :
+        Volumes of a patch that are encoded at a time.
 
     Raises
     ------
-    OutOfMemoryError : not even one pair at a time fits.
+    OutOfMemoryError : not even one patch, or one pair, at a time fits.
 
     """
     room = int(0.8 * available_memory(device)) if limit is None else limit
     scale = (network.patch / 10) ** 3
-    per_pair, per_volume = int(4 * _PAIR_FLOATS * scale), int(4 * _ENCODER_FLOATS * scale)
-    if min(room // per_pair, room // per_volume) < 1:
-        needed = format_bytes(max(per_pair, per_volume))
+    per_pair, per_volume = int(4 * _PAIR_FLOATS * scale), int(4 * _ENCODER_FLOATS[network.dims] * scale)
+    one_patch = context * per_volume
+    if room < max(per_pair, one_patch):
+        needed = format_bytes(max(per_pair, one_patch))
         raise OutOfMemoryError(
             f"the network needs {needed} but {format_bytes(room)} may be used", "allow more memory or close programs"
         )
     volumes = int(min(32, room // per_volume))
     if network.dims == 3 and not network.guided and device.type == "cpu" and pairs >= _SPECTRAL_PAIRS:
         fixed = sum(spectra_bytes(*channels, network.patch) for channels in _spectral_channels(network))
-        batch = min(_BATCH, (room - int(1.2 * fixed)) // int(4 * _SPECTRAL_PAIR_FLOATS * scale))
-        if batch >= _BATCH // 2:
-            return MemoryPlan(True, batch, volumes, int(1.2 * fixed + batch * 4 * _SPECTRAL_PAIR_FLOATS * scale))
+        each, fixed = int(4 * _SPECTRAL_PAIR_FLOATS * scale), int(1.2 * fixed)
+        batch = min(_BATCH, (room - fixed - one_patch) // each)
+        if batch >= _BATCH // 2:  # the spectra and their arrays stay while the next patches are encoded
+            volumes = max(context, min(volumes, (room - fixed - batch * each) // per_volume))
+            return MemoryPlan(True, batch, volumes, fixed + batch * each + volumes * per_volume)
     batch = int(min(_GPU_BATCH if device.type == "cuda" else _DIRECT_BATCH, room // per_pair))
     return MemoryPlan(False, batch, volumes, max(batch * per_pair, volumes * per_volume))
 

@@ -105,13 +105,15 @@ def _predict(
     grid = PatchGrid(mask, network.patch)
     if not len(grid):
         raise InputError("the mask is empty", "check the mask")
-    engine = PatchEngine(network, plan_memory(network, device, len(grid) * len(bvecs_out), memory))
+    kept = _GROUP_VALUES if memory is None else min(_GROUP_VALUES, memory // 32)  # an eighth of the bound, in float32
+    limit = None if memory is None else memory - 4 * kept
+    plan = plan_memory(network, device, len(grid) * len(bvecs_out), limit, data.shape[3])
+    engine = PatchEngine(network, plan)
     given, wanted = (
         torch.from_numpy(np.ascontiguousarray(task.bvecs_in)).to(device),
         torch.from_numpy(bvecs_out).to(device),
     )
     out = np.zeros((*data.shape[:3], len(bvecs_out)), dtype=np.float32)
-    kept = _GROUP_VALUES if memory is None else min(_GROUP_VALUES, memory // 16)  # a quarter of the bound, in float32
     size = max(1, min(64, kept // (network.patch**3 * len(bvecs_out))))
     for start in range(0, len(grid), size):
         which = np.arange(start, min(start + size, len(grid)))
