@@ -224,4 +224,7 @@ def test_figures_of_a_known_change():
     assert change.joint.sum(1).tolist() == change.before.tolist()
     assert 0 < change.structural_similarity < 1
     assert structural_similarity(before, before, inside, 900) == pytest.approx(1.0, abs=1e-5)
-    json.dumps(change.as_record())
+    record = json.loads(json.dumps(change.as_record()))["Histogram"]
+    rows = np.array([[int(number) for number in row.split()] for row in record["Joint"]])
+    assert rows.shape == (50, 50)
+    np.testing.assert_array_equal(rows, change.joint.reshape(50, 2, 50, 2).sum((1, 3)))

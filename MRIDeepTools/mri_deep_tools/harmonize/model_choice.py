@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import InputError, RequestError, WeightsError
+from ..errors import RequestError, WeightsError
 from ..volume import Volume
 
 __all__ = ["DEFAULT_MODEL", "LITE_MODEL", "HarmonizeOptions", "WeightsFile", "find_weights", "template_path"]
@@ -112,7 +112,7 @@ def template_path(template: str | Path | None) -> Path | None:
 
     Raises
     ------
-    InputError : there is no FSL installation with that file.
+    RequestError : there is no FSL installation with that file.
 
     """
     if template is None or str(template).lower() != "fsl" or Path(template).exists():
@@ -121,7 +121,7 @@ def template_path(template: str | Path | None) -> Path | None:
     path = Path(home, *_FSL_TEMPLATE)
     if not home or not path.is_file():
         what = f"$FSLDIR holds no {_FSL_TEMPLATE[-1]}" if home else "$FSLDIR is not set, so FSL's template is not found"
-        raise InputError(what, "name the template file, or leave --template out for the shipped one")
+        raise RequestError(what, "name the template file, or leave --template out for the shipped one")
     return path
 
 

@@ -112,14 +112,16 @@ def comparison_png(before: np.ndarray, after: np.ndarray, path: str | Path) -> P
     limit = max(float(np.percentile(np.abs(difference[before > 0]), 99)), 1e-6)
     middle = [int(np.median(axis)) for axis in np.nonzero(before > 0)]
     rows = ((before, "gray", 0, top), (after, "gray", 0, top), (difference, "RdBu_r", -limit, limit))
-    for row, (image, colours, low, high) in enumerate(rows):
+    for row, (name, (image, colours, low, high)) in enumerate(zip(("before", "after", "change"), rows, strict=True)):
         # X runs to the left, so as stored the patient's right stands on the left of the picture
         slices = (image[middle[0]], image[:, middle[1]], image[:, :, middle[2]])
         for column, plane in enumerate(slices):
             axes = figure.add_subplot(3, 3, 3 * row + column + 1)
             shown = axes.imshow(plane.T, origin="lower", cmap=colours, vmin=low, vmax=high, interpolation="nearest")
             axes.set_axis_off()
-            if column:
+            if not column:
+                axes.text(0.02, 0.98, name, transform=axes.transAxes, color="#888", fontsize=9, va="top")
+            else:
                 axes.text(0.02, 0.02, "R", transform=axes.transAxes, color="#888", fontsize=8)
         figure.colorbar(shown, ax=figure.axes[-1], shrink=0.8)
     return _save(figure, path)
