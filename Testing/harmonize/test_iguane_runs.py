@@ -189,7 +189,7 @@ def simulator(monkeypatch):
     monkeypatch.setattr(
         "mri_deep_tools.harmonize.simulated_sites.load_template_maps", lambda folder, cache: [toy_map(), toy_map()]
     )
-    return SiteSimulator(SitesConfig(labels="x", count=3, coarse=[[4, 10], [2, 5]]))
+    return SiteSimulator(SitesConfig(labels="x", count=3, coarse=[[4, 10], [2, 5]], slabs=[48, 4]))
 
 
 def test_sites_are_fixed_by_their_seed_and_scans_differ(simulator):
@@ -199,7 +199,8 @@ def test_sites_are_fixed_by_their_seed_and_scans_differ(simulator):
     for site in simulator.sites:
         assert (np.diff(site.curve(np.linspace(0, 1.3, 200))) > 0).all()  # no two tissues change places
     pairs = SimulatedPairs(simulator, 1)
-    assert [pairs.voxel_mm(visit) for visit in (0, 9, 10, 14, 15)] == [4, 4, 2, 2, 1]
+    views = [simulator.config.view(visit) for visit in (0, 9, 10, 14, 15, 18, 19)]
+    assert views == [(4, 0), (4, 0), (2, 0), (2, 0), (1, 48), (1, 48), (1, 0)]
     one, two = pairs.traveller(1, 5, 0), pairs.traveller(1, 5, 0)
     assert torch.equal(one.src, two.src) and one.src.shape == (40, 48, 40)
     other = pairs.traveller(2, 5, 0)

@@ -14,6 +14,7 @@ Statistics are over the whole image, so there are no tiles: a generator that ran
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -62,7 +63,20 @@ class GeneratorEngine:
         self.spec.require_sides(image.shape)
         report = progress or (lambda done: None)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return self._run(image.to(self.device, torch.float32), report)
+            image = image.to(self.device, torch.float32)
+            return self._run(image, report) if self.spec.phases == 1 else self._run_phases(image, report)
+
+    def _run_phases(self, image: Tensor, report: Callable[[float], None]) -> Tensor:
+        """Run every phase of an image on its own; see :class:`.network.GeneratorSpec`."""
+        step, shape = self.spec.phases, image.shape
+        ends = self.spec.padding(shape)
+        image = F.pad(image, [part for end in reversed(ends) for part in (0, end)])
+        out = torch.empty_like(image)
+        for number, (x, y, z) in enumerate(itertools.product(range(step), repeat=3), 1):
+            part = (slice(x, None, step), slice(y, None, step), slice(z, None, step))
+            out[part] = self._run(image[part].contiguous(), lambda done: None)
+            report(number / step**3)
+        return out[: shape[0], : shape[1], : shape[2]].contiguous()
 
     def ready(self, weight: Tensor) -> Tensor:
         """Return weights on the engine's device in its arithmetic and layout."""
@@ -168,8 +182,10 @@ class _Weights:
 
 def engine_bytes(shape: Sequence[int], spec: GeneratorSpec | None = None) -> int:
     """Return what one run takes at most beside its input: three full-resolution tensors, and pieces."""
-    width = (spec or GeneratorSpec()).width
-    return math.prod(shape) * 4 * (3 * width + 2) + 8 * _SLAB_BYTES
+    spec = spec or GeneratorSpec()
+    whole = math.prod(side + end for side, end in zip(shape, spec.padding(shape), strict=True))
+    each = whole * 4 * (3 * spec.width + 2) // spec.phases**3
+    return each + (8 * whole if spec.phases > 1 else 0) + 8 * _SLAB_BYTES
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -58,15 +58,26 @@ class DeviationNorm(nn.Module):
 
 @dataclass(frozen=True)
 class GeneratorSpec:
-    """The numbers that define a generator: ``width`` features at full resolution, doubled at each of ``levels``."""
+    """The numbers that define a generator: ``width`` features at full resolution, doubled at each of ``levels``.
+
+    With ``phases`` p above 1 an image is taken apart into p^3 images of every p-th voxel along each axis, each is
+    harmonized on its own, and the results are put together again: a network that was trained on coarse grids, for
+    images p times as fine. Images of any size are then padded with background.
+    """
 
     width: int = 16
     levels: int = 4
+    phases: int = 1
 
     @property
     def multiple(self) -> int:
         """Return the number that each side of the input must be a multiple of."""
-        return 2**self.levels
+        return 2**self.levels if self.phases == 1 else 1
+
+    def padding(self, shape: Sequence[int]) -> list[int]:
+        """Return what an image (X, Y, Z) with phases lacks at the end of each axis."""
+        whole = 2**self.levels * self.phases
+        return [-side % whole if self.phases > 1 else 0 for side in shape]
 
     def require_sides(self, shape: Sequence[int]) -> None:
         """Raise InputError when the sides of an image (X, Y, Z) are no multiples of :attr:`multiple`."""
@@ -80,7 +91,8 @@ class GeneratorSpec:
         """Read the numbers off the tensor shapes of a state dict; WeightsError when it is not a generator's."""
         try:
             blocks = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
-            spec = cls(state["blocks.0.conv.weight"].shape[0], (blocks - 1) // 4)
+            phases = int(state["phases"]) if "phases" in state else 1
+            spec = cls(state["blocks.0.conv.weight"].shape[0], (blocks - 1) // 4, phases)
         except (KeyError, ValueError, IndexError) as error:
             raise WeightsError("the tensors are not those of a harmonization generator") from error
         return spec
@@ -122,6 +134,8 @@ class Generator(nn.Module):
             blocks.append(Block(nn.Conv3d(2 * own, own, 3, padding=1)))
         self.blocks = nn.ModuleList(blocks)
         self.head = nn.Conv3d(spec.width + 1, 1, 1)
+        if spec.phases > 1:
+            self.register_buffer("phases", torch.tensor(spec.phases))
         _glorot(self)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -130,6 +144,14 @@ class Generator(nn.Module):
         InputError when the sides do not fit.
         """
         self.spec.require_sides(image.shape[2:])
+        if self.spec.phases == 1:
+            return self._one_phase(image)
+        shape, lacking = image.shape, self.spec.padding(image.shape[2:])
+        padded = F.pad(image, [part for end in reversed(lacking) for part in (0, end)])
+        made = together(self._one_phase(apart(padded, self.spec.phases)), self.spec.phases)
+        return made[:, :, : shape[2], : shape[3], : shape[4]]
+
+    def _one_phase(self, image: Tensor) -> Tensor:
         blocks = cast(list[Block], list(self.blocks))
         levels, x = self.spec.levels, image
         skips = []
@@ -141,6 +163,20 @@ class Generator(nn.Module):
             x = blocks[number + 1](torch.cat([blocks[number](x), skips.pop()], dim=1))
         residual = torch.tanh(self.head(torch.cat([x, image.to(x.dtype)], dim=1)))
         return residual.to(image.dtype) + image
+
+
+def apart(image: Tensor, phases: int) -> Tensor:
+    """Take (N, 1, X, Y, Z) apart into (N * phases^3, 1, X / phases, Y / phases, Z / phases), every p-th voxel each."""
+    p, (count, _, x, y, z) = phases, image.shape
+    split = image.reshape(count, x // p, p, y // p, p, z // p, p).permute(0, 2, 4, 6, 1, 3, 5)
+    return split.reshape(-1, 1, x // p, y // p, z // p)
+
+
+def together(parts: Tensor, phases: int) -> Tensor:
+    """Undo :func:`apart`."""
+    p, (count, _, x, y, z) = phases, parts.shape
+    split = parts.reshape(count // p**3, p, p, p, x, y, z).permute(0, 4, 1, 5, 2, 6, 3)
+    return split.reshape(-1, 1, x * p, y * p, z * p)
 
 
 class Discriminator(nn.Module):

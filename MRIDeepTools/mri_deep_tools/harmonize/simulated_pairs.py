@@ -33,10 +33,6 @@ class SimulatedPairs:
         self.simulator, self.seed = simulator, seed
         self.names = tuple(f"simulated-{number + 1}" for number in range(len(simulator.sites)))
 
-    def voxel_mm(self, visit: int) -> int:
-        """Return the voxel size of a visit."""
-        return self.simulator.config.voxel_mm(visit)
-
     def pair(self, site: int, number: int, visit: int) -> Pair:
         """Return two persons, one at the reference site, and the second one's truth."""
         draws = self._draws(site, number)
@@ -57,7 +53,7 @@ class SimulatedPairs:
         for number, chosen in enumerate(self.simulator.held):
             for scan in range(HELD_SCANS):
                 draws = Draws(_HELD_SEED + number * _STRIDE + scan, self.simulator.device)
-                person = self.simulator.anatomy(chosen, draws, self.voxel_mm(visit))
+                person = self.simulator.anatomy(chosen, draws, self.simulator.config.view(visit)[0])
                 site = self.simulator.sites[(number * HELD_SCANS + scan) % len(self.simulator.sites)]
                 src, truth = self._travel(person, site, draws)
                 inside, mask = masked(src[None, None])
@@ -70,7 +66,7 @@ class SimulatedPairs:
 
     def _person(self, draws: Draws, visit: int) -> Anatomy:
         maps = self.simulator.train
-        return self.simulator.anatomy(maps[draws.integer(len(maps))], draws, self.voxel_mm(visit))
+        return self.simulator.anatomy(maps[draws.integer(len(maps))], draws, *self.simulator.config.view(visit))
 
     @torch.no_grad()
     def _travel(self, person: Anatomy, site: Site, draws: Draws) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ SUBJECT = 0.3  # spread of a person's tissue means, of the spread that the prior
 COARSE_SAMPLES = 3  # labels read inside a voxel that is coarser than the map
 EDGE_MM = 0.5  # blur of every scan
 _CLASSES = 25
+_MIDDLE = (0.63, 0.69)  # the tissue at the median of a brain lies between these, white matter is 1
 _SMOOTH_POINTS_MM = 8.0
 _DARKEST = float(np.nextafter(np.float32(BACKGROUND), np.float32(0)))
 
@@ -54,14 +56,22 @@ class SitesConfig:
         default_factory=list,
         metadata={"help": "voxel size (whole mm) and number of visits, for the first visits; then 1 mm"},
     )
+    coarse_voxels: Literal["mean", "every"] = field(
+        default="mean",
+        metadata={"help": "coarse voxels are means, or every n-th voxel of a 1 mm scan (for generators with phases)"},
+    )
+    slabs: list[int] = field(
+        default_factory=list,
+        metadata={"help": "thickness in mm and number of visits with slabs of that thickness, after the coarse ones"},
+    )
 
-    def voxel_mm(self, visit: int) -> int:
-        """Return the voxel size of a visit."""
+    def view(self, visit: int) -> tuple[int, int]:
+        """Return voxel size and thickness of the slabs of a visit; thickness 0 for whole brains."""
         for size, visits in self.coarse:
             if visit < visits:
-                return size
+                return size, 0
             visit -= visits
-        return 1
+        return 1, self.slabs[0] if self.slabs and visit < self.slabs[1] else 0
 
 
 @dataclass(frozen=True)
@@ -138,13 +148,20 @@ def scan_of(site: Site, draws: Draws, within: float) -> Site:
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """One person: label maps read at one or more places in each voxel, texture, tissue means, voxel size in mm."""
+    """One person: label maps read at one or more places in each voxel, texture, tissue means, voxel size in mm.
+
+    ``window`` is the part of the template's grid that is shown, ``whole`` the shape of all of it; ``middle`` stands for
+    the tissue at the brain's median, where only a part of the brain is there to measure it.
+    """
 
     parts: list[Tensor]
     texture: Tensor
     means: np.ndarray
     voxel_mm: int
     inside: Tensor
+    whole: tuple[int, ...]
+    window: tuple[slice, ...] | None = None
+    middle: float = 0.0
 
     @property
     def tissues(self) -> Tensor:
@@ -186,15 +203,25 @@ class SiteSimulator:
         (mean, spread), (std, _) = t1_priors()
         self._means, self._spread, self._stds = (v / mean[WHITE_MATTER] for v in (mean, spread, std))
 
-    def anatomy(self, chosen: TemplateMap, draws: Draws, voxel_mm: int = 1) -> Anatomy:
-        """Draw a person: the map deformed, mirrored half of the time, on the template's grid or a coarser one."""
+    def anatomy(self, chosen: TemplateMap, draws: Draws, voxel_mm: int = 1, slab: int = 0) -> Anatomy:
+        """Draw a person: the map deformed, mirrored half of the time, on the template's grid or a coarser one.
+
+        With ``slab``, only that many voxels along a random axis, where the brain is.
+        """
         positions = self._positions(chosen.labels.shape, draws, voxel_mm)
         flipped, parts = draws.chance(0.5), []
+        whole, window = tuple(positions.shape[1:]), None
+        if slab:
+            axis = draws.integer(3)
+            first = int(draws.uniform(0.1, 0.9) * (whole[axis] - slab))
+            window = tuple(slice(first, first + slab) if k == axis else slice(None) for k in range(3))
+            positions = positions[(slice(None), *window)]
         labels = chosen.labels.to(self.device)
         for _ in range(1 if voxel_mm == 1 else COARSE_SAMPLES):
             read = positions
             if voxel_mm > 1:
-                offset = torch.as_tensor(draws.array(np.full(3, -0.5), 0.5) * voxel_mm, dtype=torch.float32)
+                size = voxel_mm if self.config.coarse_voxels == "mean" else 1.0
+                offset = torch.as_tensor(draws.array(np.full(3, -0.5), 0.5) * size, dtype=torch.float32)
                 read = positions + offset.to(self.device).view(3, 1, 1, 1)
             part = self._class_of[spatial.sample_nearest(labels, read).long()]
             parts.append(part.flip(0) if flipped else part)
@@ -204,7 +231,7 @@ class SiteSimulator:
         spread = self._spread * SUBJECT
         means = self._means + draws.array(np.zeros(_CLASSES), spread, "normal")
         inside = torch.stack(parts).gt(0).sum(0) * 2 > len(parts)
-        return Anatomy(parts, texture, means, voxel_mm, inside)
+        return Anatomy(parts, texture, means, voxel_mm, inside, whole, window, draws.uniform(*_MIDDLE))
 
     def show(self, anatomy: Anatomy, site: Site, draws: Draws, unit: float | None = None) -> Tensor:
         """Return a prepared scan (X, Y, Z) float32 of an anatomy, -1 outside the brain.
@@ -222,21 +249,25 @@ class SiteSimulator:
         for part in anatomy.parts:
             image += spread[part].mul_(anatomy.texture).add_(mean[part])
         image /= len(anatomy.parts)
-        sigma = [(EDGE_MM**2 + blur**2) ** 0.5 / anatomy.voxel_mm for blur in site.blur_mm]
-        image = resolution.blur(image, sigma)
-        image = self._biased(image, site, draws)
+        voxel = anatomy.voxel_mm if self.config.coarse_voxels == "mean" else 1
+        if voxel == anatomy.voxel_mm:  # every n-th voxel of a blurred scan has its part of the neighbours already
+            image = resolution.blur(image, [(EDGE_MM**2 + blur**2) ** 0.5 / voxel for blur in site.blur_mm])
+        image = self._biased(image, site, draws, anatomy)
         if site.noise:
-            scale = site.noise / anatomy.voxel_mm**1.5
+            scale = site.noise / voxel**1.5
             first, second = (draws.noise(image.shape).mul_(scale) for _ in range(2))
             image = torch.hypot(image + first, second)
+        if unit is None and anatomy.window is not None:
+            unit = float(site.curve(np.array(anatomy.middle)))
         return prepared(image, anatomy.inside, unit)
 
-    def _biased(self, image: Tensor, site: Site, draws: Draws) -> Tensor:
+    def _biased(self, image: Tensor, site: Site, draws: Draws, anatomy: Anatomy) -> Tensor:
         if not (site.bias_std or site.bias.any()):
             return image
         own = draws.small_field(site.bias.shape, site.bias_std)
         total = own + torch.as_tensor(site.bias, dtype=torch.float32, device=self.device)
-        return image * spatial.resize_linear(total, image.shape).exp_()
+        log = spatial.resize_linear(total, anatomy.whole)
+        return image * (log if anatomy.window is None else log[anatomy.window]).exp()
 
     def _positions(self, shape: Sequence[int], draws: Draws, voxel_mm: int) -> Tensor:
         """Return what each voxel reads of the map, (3, X, Y, Z)."""
@@ -251,7 +282,10 @@ class SiteSimulator:
         velocity = draws.small_field((3, *small), draws.uniform(0, config.nonlin_std_mm)).to(self.device)
         coarse = [n // voxel_mm for n in shape]
         if voxel_mm == 1:
-            return spatial.pull_back_positions(shape, affine, spatial.field_from_velocity(velocity, shape), self.device)
+            # The field is smooth: it is integrated on a coarse grid.
+            coarse_field = spatial.field_from_velocity(velocity / 4, [n // 4 for n in shape]) * 4
+            displacement = spatial.resize_linear(coarse_field, shape)
+            return spatial.pull_back_positions(shape, affine, displacement, self.device)
         displacement = spatial.field_from_velocity(velocity / voxel_mm, coarse)
         centres = spatial.pull_back_positions(coarse, affine, displacement, self.device)
         # The translation above is in coarse voxels: give it its length in mm.

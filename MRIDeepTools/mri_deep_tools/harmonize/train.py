@@ -65,6 +65,13 @@ class IguaneConfig:
     paired_visits: int = field(
         default=0, metadata={"help": "visits at the start with the paired term alone (universal generator)"}
     )
+    phases: int = field(
+        default=1,
+        metadata={
+            "help": "n for a training on every n-th voxel (simulation.coarse_voxels): the weights that are kept take "
+            "1 mm images apart into n^3 such images"
+        },
+    )
     start: Literal["published", "unchanged", "features"] = field(
         default="published",
         metadata={
@@ -160,7 +167,7 @@ def _check(config: IguaneConfig) -> None:
             f"images of {config.shape} do not fit generators with {config.levels} levels",
             f"sides must be multiples of {multiple}",
         )
-    if min(config.width, config.backward_width, config.batch, config.steps_per_epoch, config.epochs) < 1:
+    if min(config.width, config.backward_width, config.phases, config.batch, config.steps_per_epoch, config.epochs) < 1:
         raise RequestError("widths, batch, epochs and steps must be 1 at least", "correct the configuration")
     if len(config.discriminator_features) != len(DISCRIMINATOR_FEATURES):
         raise RequestError("a discriminator has three layers", "give three discriminator_features")

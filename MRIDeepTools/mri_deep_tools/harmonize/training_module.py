@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,8 +158,15 @@ def make_module(config: IguaneConfig, visits: Visits) -> Any:
                     mine.lerp_(theirs, 1 - decay)
 
         def universal(self) -> Any:
-            """Return the universal generator as it is kept: the running average where there is one."""
+            """Return the universal generator that is judged: the running average where there is one."""
             return self.averaged if self.averaged is not None else self.networks["universal"]
+
+        def keep(self, name: str) -> None:
+            """Write the universal generator as it is to be used."""
+            network = self.universal()
+            kept = Generator(replace(network.spec, phases=config.phases))
+            kept.load_state_dict({**kept.state_dict(), **network.state_dict()})
+            save_network(kept, folder / "weights" / f"{name}.safetensors")
 
         def note(self, found: dict[str, float]) -> None:
             """Add to the sums of the epoch; at its end, write their means."""
@@ -193,7 +201,7 @@ def make_module(config: IguaneConfig, visits: Visits) -> Any:
             if best is None or score > best:
                 self.book["best"] = score
                 if self.trainer.is_global_zero:
-                    save_network(network, folder / "weights" / "best_genUniv.safetensors")
+                    self.keep("best_genUniv")
 
         def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
             """Keep the books and loss scales with the weights."""
@@ -212,7 +220,7 @@ def make_module(config: IguaneConfig, visits: Visits) -> Any:
             """Write all networks and the statistics when the training is complete."""
             if self.trainer.global_step < total or not self.trainer.is_global_zero:
                 return
-            save_network(self.universal(), folder / "weights" / "generator_univ.safetensors")
+            self.keep("generator_univ")
             for name, network in self.networks.items():
                 if name != "universal":
                     save_network(network, folder / "weights" / f"{name.replace('discSrc', 'discBwd')}.safetensors")

@@ -91,6 +91,7 @@ def save_network(network: torch.nn.Module, path: Path, dtype: torch.dtype = torc
     metadata = {"format": "mri-deep-tools iguane 1", "network": type(network).__name__.lower()}
     if isinstance(network, Generator):
         metadata |= {"width": str(network.spec.width), "levels": str(network.spec.levels)}
+        metadata |= {"phases": str(network.spec.phases)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(state, metadata=metadata))
