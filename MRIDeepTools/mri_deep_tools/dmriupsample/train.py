@@ -189,12 +189,17 @@ def make_module(config: DmriTrainingConfig, source: Source, held: Source | None)
                 pair = torch.stack([values.mean() * len(numbers), values.new_tensor(float(len(numbers)))]).cpu()
                 self._sums[name] = self._sums.get(name, torch.zeros(2, dtype=torch.float64)) + pair
 
+        def _names(self) -> list[str]:
+            kinds = [] if held is None else held.kinds
+            return ["mae", "mse", "harmonics", *(f"{name}_{n}" for name in ("mae", "harmonics") for n in kinds)]
+
         def on_validation_epoch_end(self) -> None:
             """Log the means over all processes; keep the weights if they are the best so far."""
             means = {}
-            for name in sorted(self._sums):
-                total = self.trainer.strategy.reduce(self._sums[name].float().to(self.device), reduce_op="sum")
-                means[name] = float(total[0] / total[1])
+            for name in self._names():  # the same on all processes, though each has met other examples
+                total = self._sums.get(name, torch.zeros(2, dtype=torch.float64)).float().to(self.device)
+                total = self.trainer.strategy.reduce(total, reduce_op="sum")
+                means[name] = float(total[0] / total[1].clamp_min(1))
             self._sums = {}
             means["rmse"] = math.sqrt(means.pop("mse"))
             self.log_dict({f"validation_{name}": value for name, value in means.items()}, batch_size=1)

@@ -44,6 +44,10 @@ class Batch:
 class Source(Protocol):
     """Where examples come from; each is a function of the seed and its number."""
 
+    @property
+    def kinds(self) -> list[int]:
+        """Numbers of measured directions that occur."""
+
     def __len__(self) -> int:
         """Return the number of examples of an epoch; 0: there is no end."""
 
@@ -72,6 +76,11 @@ class SimulatedSource:
     def pair(cls, config: DmriTrainingConfig) -> tuple[SimulatedSource, SimulatedSource]:
         """Return the sources of training and validation; their draws have nothing in common."""
         return cls(config.simulation, config.run.seed, config.batch), cls(config.simulation, -1, config.batch)
+
+    @property
+    def kinds(self) -> list[int]:
+        """Numbers of measured directions that occur."""
+        return sorted(set(self.recipe.directions))
 
     def __len__(self) -> int:
         """Return 0: there is no end."""
@@ -192,6 +201,11 @@ class PackedSource:
         )
         still = Recipe(recipe.shells, recipe.measured, recipe.wanted, recipe.percentile, reorder=False, shuffle=False)
         return cls(place, recipe, kept), cls(place, still, held) if held else None
+
+    @property
+    def kinds(self) -> list[int]:
+        """Numbers of measured directions that occur."""
+        return [self.recipe.measured]
 
     def __len__(self) -> int:
         """Return the number of examples of an epoch."""
