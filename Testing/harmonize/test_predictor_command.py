@@ -135,11 +135,11 @@ def test_scans_of_the_same_name_are_told_apart(models, tmp_path):
 def test_a_cancelled_run_keeps_the_rows_that_are_done(scans, models, tmp_path, monkeypatch, capsys):
     predict, calls = ScanPredictor.predict, []
 
-    def cancelled(self, scan, progress=None):
+    def cancelled(self, scan, progress=None, **options):
         calls.append(scan)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return predict(self, scan, progress)
+        return predict(self, scan, progress, **options)
 
     monkeypatch.setattr(ScanPredictor, "predict", cancelled)
     table = tmp_path / "p.csv"
@@ -192,8 +192,9 @@ def test_a_scan_and_its_prepared_image_give_the_same(template, tmp_path):
     prepared = template.with_data(template.data * np.float32(500 / np.median(inside.astype(np.float64))))
     given = predict_scan(prepared, weights=predictor, preprocessed=True)
     turned = Reorient.to(template, "PSR").apply(template)
-    options = {"skull_stripped": True, "registered": True, "bias_correction": False}
-    found = predict_scan(turned, weights=predictor, **options)
+    mask = turned.with_data((turned.data > 0).astype(np.uint8))
+    found = ScanPredictor(weights=predictor, registered=True, bias_correction=False).predict(turned, mask=mask)
+    assert found.stages["brain mask"] == "given"
     assert found.prepared.shape3 == (160, 192, 160)
     assert found.stages["crop"].startswith("160x192x160") and found.stages["registration"] == "skipped"
     assert found.value == pytest.approx(given.value, abs=1e-3)
@@ -218,6 +219,17 @@ def test_a_scan_is_harmonized_when_the_model_was_trained_so(scans, models, small
     assert same.value == pytest.approx(plain.value, abs=1e-3)
     assert abs(other.value - plain.value) > 1e-3
     assert other.stages["harmonize"] == "random.safetensors"
+
+
+def test_what_was_harmonized_is_not_harmonized_again(scans, models, small_weights, tmp_path):
+    copy = tmp_path / "h.nii.gz"
+    copy.write_bytes((scans / "sub-0_T1w.nii.gz").read_bytes())
+    record = {"GeneratedBy": [{"Command": "harmonize"}], "Outputs": [{"Name": "h.nii.gz"}]}
+    (tmp_path / "h.json").write_text(json.dumps(record))
+    options = {"weights": models["age"], "preprocessed": True}
+    assert predict_scan(copy, **options).value
+    with pytest.raises(InputError, match="was harmonized already"):
+        predict_scan(copy, harmonization=str(small_weights["identity"]), **options)
 
 
 def test_axes_median_and_size_are_brought_to_the_models_own():

@@ -65,6 +65,7 @@ def _add_stage_options(group: Any) -> None:
     )
     mask = group.add_mutually_exclusive_group()
     mask.add_argument("--mask", type=Path, metavar="FILE", help="brain mask of a single scan (default: found)")
+    mask.add_argument("--hd-bet", action="store_true", help="find the brain with HD-BET, which must be installed")
     mask.add_argument("--skull-stripped", action="store_true", help="scans show the brain alone, on a background of 0")
     group.add_argument(
         "--no-bias-correction", dest="bias_correction", action="store_false", help="leave the bias field (N4) alone"
@@ -74,7 +75,7 @@ def _add_stage_options(group: Any) -> None:
     place.add_argument(
         "--transform", type=Path, metavar="FILE", help="rigid ITK transform, template to the single scan"
     )
-    group.add_argument("--template", type=Path, metavar="FILE", help="brain to register to (default: ICBM 152 2009a)")
+    group.add_argument("--template", type=Path, metavar="FILE", help="brain to register to; fsl = that in $FSLDIR")
     group.add_argument(
         "--unchecked", action="store_true", help="warn only, where registration or contrast are implausible"
     )
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     if len(inputs.scans) > 1 and (args.mask or args.transform):
         name = "--mask" if args.mask else "--transform"
         raise RequestError(f"{name} belongs to one scan, and {len(inputs.scans)} were given", "leave it out")
-    extra = [path for path in (args.mask, args.transform, args.template) if path]
+    extra = [path for path in (args.mask, args.transform, args.template) if path and path.exists()]
     predictor = ScanPredictor(
         PredictOptions(**{item.name: getattr(args, item.name) for item in fields(PredictOptions)})
     )
@@ -162,7 +163,7 @@ class _Batch:
             )
 
     def _one(self, index: int, scan: Path) -> None:
-        result = self.predictor.predict(scan, self.progress)
+        result = self.predictor.predict(scan, self.progress, mask=self.inputs.masks[index])
         self._add(index, result, "")
         if not self.args.quiet and self.args.progress != "json":
             spec = result.spec
@@ -209,7 +210,8 @@ class _Batch:
         models = [model_use(predictor.model if self.args.weights is None else predictor.weights, predictor.weights)]
         if predictor.harmonizer is not None:
             models.append(model_use(predictor.harmonizer.model, predictor.harmonizer.weights))
-        scans = [scan for scan in self.inputs.scans[: len(self.rows)] if scan.exists()]
+        used = [*self.inputs.scans[: len(self.rows)], *(mask for mask in self.inputs.masks[: len(self.rows)] if mask)]
+        scans = [path for path in dict.fromkeys(used) if path.exists()]
         total: dict[str, float] = {}
         for made in done:
             for name, spent in made.seconds.items():

@@ -11,15 +11,16 @@ from ..errors import InputError, RequestError
 
 __all__ = ["Inputs", "plan_inputs"]
 
-_ID = "scan"
+_ID, _MASK = "scan", "mask"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Scans, the identification columns of each, in the same order, and files that were read to find them."""
+    """Scans, the identification columns and brain mask of each, and files that were read to find them."""
 
     scans: tuple[Path, ...]
     ids: tuple[dict[str, str], ...]
+    masks: tuple[Path | None, ...]
     files: tuple[Path, ...] = ()
 
 
@@ -29,7 +30,7 @@ def plan_inputs(words: Sequence[Path], *, keep_paths: bool = True) -> Inputs:
     Parameters
     ----------
     words : image files, folders of them, folders with one DICOM series; or a single table with a column of paths,
-        whose other columns identify the scans.
+        whose other columns identify the scans (a column ``mask`` names brain masks as well).
     keep_paths : whether the column of paths is one of the identification columns; in the published form it is not.
 
     Raises
@@ -50,7 +51,8 @@ def plan_inputs(words: Sequence[Path], *, keep_paths: bool = True) -> Inputs:
         table, rows = read_scans(tables[0])
         scans = tuple(row.path for row in rows)
         ids = table.rows if keep_paths else tuple(row.ids for row in rows) if rows[0].ids else _names(scans)
-        return Inputs(scans, ids, (tables[0],))
+        masks = tuple(tables[0].parent / row.ids[_MASK] if row.ids.get(_MASK) else None for row in rows)
+        return Inputs(scans, ids, masks, (tables[0],))
     scans = tuple(scan for word in words for scan in _scans(word))
     seen: set[str] = set()
     for scan in scans:
@@ -58,7 +60,7 @@ def plan_inputs(words: Sequence[Path], *, keep_paths: bool = True) -> Inputs:
         if key in seen:
             raise RequestError(f"{scan.name} was given twice", "name each scan once")
         seen.add(key)
-    return Inputs(scans, _names(scans))
+    return Inputs(scans, _names(scans), (None,) * len(scans))
 
 
 def _scans(word: Path) -> list[Path]:

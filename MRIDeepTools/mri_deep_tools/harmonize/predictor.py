@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,8 +28,9 @@ from ..inference import (
 )
 from ..progress import Progress, ProgressCallback
 from ..volume import Volume, read_volume
+from .model_choice import HarmonizeOptions
 from .network import PREDICTOR_FEATURES
-from .predict import HarmonizeOptions, Harmonizer
+from .predict import Harmonizer, _refuse_harmonized
 from .predictor_images import network_image
 from .predictor_prepare import make_harmonizer, prepare_scan
 from .predictor_weights import PredictorSpec, load_prediction_model
@@ -42,7 +43,7 @@ NO_MODEL = (
 )
 STAGES = {"read": 2.0, "brain mask": 60.0, "bias field": 20.0, "registration": 15.0, "prepare": 3.0}
 _PROGRAM_BYTES = 200 << 20
-_CHAIN = ("mask", "skull_stripped", "bias_correction", "registered", "transform", "template", "unchecked")
+_CHAIN = ("mask", "skull_stripped", "hd_bet", "bias_correction", "registered", "transform", "template", "unchecked")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class PredictOptions:
     harmonization: str | None = None
     mask: str | Path | Volume | None = None
     skull_stripped: bool = False
+    hd_bet: bool = False
     bias_correction: bool = True
     registered: bool = False
     transform: str | Path | None = None
@@ -150,17 +152,25 @@ class ScanPredictor:
         self.network, self.spec = load_prediction_model(self.weights, self.options.stated())
         self.harmonizer = self._harmonizer()
 
-    def predict(self, scan: str | Path | Volume, progress: ProgressCallback | Progress | None = None) -> Prediction:
-        """Predict from one scan; see :func:`predict_scan`."""
+    def predict(
+        self,
+        scan: str | Path | Volume,
+        progress: ProgressCallback | Progress | None = None,
+        *,
+        mask: str | Path | Volume | None = None,
+    ) -> Prediction:
+        """Predict from one scan; see :func:`predict_scan`. ``mask`` is that of this scan alone."""
         options, progress = self.options, progress if isinstance(progress, Progress) else Progress(progress)
         stages = STAGES if not options.preprocessed else {"read": STAGES["read"]}
         progress.plan([*stages.items(), ("predict", 5.0)])
         before = len(progress.warnings), dict(progress.seconds)
         threads = set_threads(options.threads)
         with progress.stage("read"):
+            if self.harmonizer is not None and not isinstance(scan, Volume):
+                _refuse_harmonized(Path(scan), unchecked=options.unchecked)
             volume = scan if isinstance(scan, Volume) else read_volume(scan, on_warning=progress.warn)
         progress.device(str(self.device), threads=threads, precision=_name(self.dtype), model=self.model)
-        prepared, done = self._prepared(volume, progress)
+        prepared, done = self._prepared(volume, mask, progress)
         with progress.stage("predict"):
             spec, fixed = self.spec, options.compatible
             seen = network_image(prepared, spec.shape, spec.median, compatible=fixed, warn=progress.warn)
@@ -193,11 +203,14 @@ class ScanPredictor:
             choice = "" if options.preprocessed else self.spec.harmonized
         return make_harmonizer(options.chain(), choice) if choice not in ("", "none") else None
 
-    def _prepared(self, volume: Volume, progress: Progress) -> tuple[Volume, dict[str, str]]:
+    def _prepared(
+        self, volume: Volume, mask: str | Path | Volume | None, progress: Progress
+    ) -> tuple[Volume, dict[str, str]]:
         """Return the brain to predict from, and what was done to the scan."""
         if self.options.preprocessed and self.harmonizer is None:
             return volume, {"preparation": "done before"}
-        found = prepare_scan(volume, self.options.chain(), progress, self.harmonizer)
+        options = self.options.chain() if mask is None else replace(self.options.chain(), mask=mask)
+        found = prepare_scan(volume, options, progress, self.harmonizer)
         return found.image, found.stages
 
     def _run(self, image: np.ndarray, progress: Progress) -> float:
@@ -244,6 +257,7 @@ def predict_scan(
     harmonization: str | None = None,
     mask: str | Path | Volume | None = None,
     skull_stripped: bool = False,
+    hd_bet: bool = False,
     bias_correction: bool = True,
     registered: bool = False,
     transform: str | Path | None = None,
@@ -267,8 +281,8 @@ def predict_scan(
         Without it the scan of a head goes through the same preparation as in :func:`.predict.harmonize`.
     harmonization : model or weights file to harmonize with before the prediction; None takes what the model says of
         its training images (nothing, if ``preprocessed``), ``"none"`` leaves it out.
-    mask, skull_stripped, bias_correction, registered, transform, template, unchecked : stages of the preparation, as
-        in :func:`.predict.harmonize`.
+    mask, skull_stripped, hd_bet, bias_correction, registered, transform, template, unchecked : stages of the
+        preparation, as in :func:`.predict.harmonize`.
     compatible : of a preprocessed image take axes, size and intensities as they are, as published.
     device, threads, precision : as in :func:`.predict.harmonize`.
     progress : receives events; an exception it raises ends the work.

@@ -14,8 +14,9 @@ import torch
 from ..errors import InputError
 from ..inference import within_memory
 from ..volume import Volume, read_volume, split_suffix, write_volume
+from .model_choice import HarmonizeOptions
 from .pipeline import _check_scan, _Run
-from .predict import HarmonizeOptions, Harmonizer
+from .predict import Harmonizer
 
 if TYPE_CHECKING:
     from ..progress import Progress
@@ -51,7 +52,7 @@ def prepare_scan(
     volume : (X, Y, Z), finite.
     options : of the stages; model, weights and output space are not looked at.
     progress : told of the stages.
-    harmonizer : when given, the result is harmonized by it, with its own options.
+    harmonizer : when given, the result is harmonized by it, with its own options but for the mask.
 
     Raises
     ------
@@ -61,7 +62,7 @@ def prepare_scan(
     if min(volume.shape3) < 2:
         raise InputError(f"{volume.source.name or 'the image'} has a single slice", "give a volume")
     if harmonizer is not None:
-        result = harmonizer.harmonize(volume, progress)
+        result = harmonizer.harmonize(volume, progress, mask=options.mask)
         return Preparation(result.harmonized, {**result.stages, "harmonize": result.model})
     chain = _Chain(volume, _no_network, options, torch.device("cpu"), torch.float32, progress)
     return within_memory(chain.preparation)
