@@ -301,6 +301,25 @@ def test_fewer_are_read_where_the_network_knows_fewer(network):
     assert check.scores["sh"].mae < check.scores["method"].mae and "Spherical harmonics are better" in check.verdict
 
 
+@pytest.mark.parametrize(
+    ("smoothing", "added", "told", "level"),
+    [(1e-7, 0.0, "Spherical harmonics are as good here", "doubtful"), (1e-7, 3.0, "are better here", "doubtful")],
+)
+def test_report_says_when_harmonics_are_as_good(tmp_path, smoothing, added, told, level):
+    """A network that adds nothing to spherical harmonics is exactly as good; one that adds an offset is worse."""
+    network = RCNN(1, 10, NARROW, spatial="batch", smoothing=smoothing)
+    network.decoder.unit("dc4").weight.data.zero_()
+    network.decoder.unit("dc4").bias.data.fill_(added)
+    path = save_network(network, tmp_path / "net.safetensors", Facts((10,), 1000, percentile=True))
+    upsampler = Upsampler(weights=path, directions=4, device="cpu")
+    scan = truth_scan(11, noise=20.0)
+    mask = Volume(np.ones(SHAPE, np.uint8), scan.image.affine)
+    check = leave_out(upsample(scan, upsampler=upsampler, mask=mask), upsampler, Progress())
+    assert told in check.verdict and "--method sh" in check.verdict and check.level == level
+    ratio = check.scores["method"].mae / check.scores["sh"].mae
+    assert ratio == pytest.approx(1, abs=0.01) if added == 0 else ratio > 1.5
+
+
 def test_targets_are_given_once():
     with pytest.raises(RequestError, match="given twice"):
         upsample(truth_scan(8), method="sh", directions=4, target_bvecs=directions(3))

@@ -114,7 +114,8 @@ def _predict(
         torch.from_numpy(bvecs_out).to(device),
     )
     out = np.zeros((*data.shape[:3], len(bvecs_out)), dtype=np.float32)
-    size = max(1, min(64, kept // (network.patch**3 * len(bvecs_out))))
+    arrays = 1 + 3 * network.guided  # results, and what a guided network is told for each of them
+    size = max(1, min(64, kept // (arrays * network.patch**3 * len(bvecs_out))))
     for start in range(0, len(grid), size):
         which = np.arange(start, min(start + size, len(grid)))
         patches = grid.take(data, which).astype(np.float32, copy=False) / np.float32(task.xmax)
@@ -128,7 +129,6 @@ def _predict(
         states = engine.encode(torch.from_numpy(patches), given)
         told(0.05)
         voxels = None if inside is None else torch.from_numpy(inside)
-        guide = _guide(network, patches, task.bvecs_in, bvecs_out)
         guide = _guide(network, patches, task.bvecs_in, bvecs_out)
         decoded = engine.decode(states, wanted, voxels, lambda part: told(0.05 + 0.95 * part), guide)
         result = (decoded if guide is None else network.finished(decoded, guide)).numpy()
