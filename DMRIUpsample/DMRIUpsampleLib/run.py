@@ -102,9 +102,9 @@ def plain_words(text: str) -> str:
     """Return a sentence of the core in the terms of the panel: controls in place of options, the scan, not its file."""
     known = {
         "--method sh": _("the method Spherical harmonics"),
-        "--mask-method otsu": _("another mask"),
-        "--mask": _("a mask under Mask"),
-        "--shell": _("Shell"),
+        "with --mask": _("under Mask"),
+        "--mask": _("a mask"),
+        "with --shell": _("under Shell"),
         "--report": _("the errors"),
         "scan.nrrd": _("the scan"),
         "mask.nrrd": _("the mask"),
@@ -281,6 +281,8 @@ class UpsampleRun(SceneRun):
             csv.writer(stream).writerows(rows)
         name = nodes.output_name(reference, _("errors of directions"))
         outputs.errors = self.keep(nodes.import_table(path, name, target), target)
+        for key, one in check["Errors"].items():
+            outputs.errors.SetColumnDescription(_short_name(key, one), str(one["Name"]))
         outputs.chart = errors_chart(outputs.errors, outputs.errors.GetName(), self.keep)
 
 
@@ -290,9 +292,15 @@ def error_rows(check: Mapping[str, Any]) -> list[list[Any]]:
     if not errors or not directions:
         return []
     share = {name: one["MAEPercent"] / one["MAE"] if one["MAE"] else 0.0 for name, one in errors.items()}
-    header = [_("Left out"), *(f"{str(one['Name'])[:1].upper()}{str(one['Name'])[1:]} (%)" for one in errors.values())]
+    header = [_("Left out"), *(f"{_short_name(key, one)} (%)" for key, one in errors.items())]
     rows = [
         [_("volume {number}").format(number=row["Volume"]), *(f"{row['MAE'][n] * share[n]:.2f}" for n in errors)]
         for row in directions
     ]
     return [header, *rows]
+
+
+def _short_name(key: str, one: Mapping[str, Any]) -> str:
+    """Return a title of a column for a method of the core's record; SH are spherical harmonics."""
+    known = {"method": _("This method"), "sh": _("SH, same"), "sh_all": _("SH, all"), "mean": _("Mean")}
+    return known.get(key, str(one["Name"]))

@@ -256,10 +256,9 @@ def test_apply_predicts_directions(host, module, widget):
         assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study, node.GetName()
     table = parameters.madeErrors
     assert table.GetNumberOfRows() == 3
-    assert [table.GetTable().GetColumnName(n) for n in range(4)] == [
-        *("Left out", "This method", "Mean of the measured ones", "Harmonics")
-    ]
+    assert [table.GetTable().GetColumnName(n) for n in range(4)] == [*("Left out", "This method", "Mean", "SH, same")]
     assert table.GetColumnUnitLabel("This method") == "%"
+    assert table.GetColumnDescription("SH, same") == "harmonics"
     assert table.GetTable().GetValue(1, 1).ToDouble() == pytest.approx(2.2)  # 11 of a mean signal of 500
     assert parameters.madeChart.GetNumberOfPlotSeriesNodes() == 3
     assert "4.0 % of the signal" in widget.ui.verdictLabel.text
@@ -499,7 +498,7 @@ def test_console_errors_are_sentences(host, module, monkeypatch):
         logic.process(add_volume())
     with pytest.raises(GlueError, match="nothing inside"):
         logic.process(add_scan(), mask=add_mask(np.zeros(SHAPE, np.uint8)))
-    with pytest.raises(GlueError, match=r"The scan has several shells\. Choose one with Shell"):
+    with pytest.raises(GlueError, match=r"The scan has several shells\. Choose one under Shell"):
         logic.process(add_scan(shells=(1000, 2000)))
     set_mode(monkeypatch, "error")
     with pytest.raises(GlueError, match="GPU is full"):

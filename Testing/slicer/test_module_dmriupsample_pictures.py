@@ -33,6 +33,12 @@ def shown(host, tmp_path_factory, monkeypatch):
     return handle, widget
 
 
+def host_chart(path, chart):
+    from slicer_host.charts import chart_view
+
+    return chart_view(path, chart, size=(640, 380))
+
+
 def bundled() -> bool:
     from mri_deep_tools.models import list_models
 
@@ -64,6 +70,8 @@ def test_pictures_of_more_directions(host, shown, folder, tmp_path):  # noqa: F8
     panel = grab_panel(host, handle, tmp_path / "panel.png")
     widget.ui.resultsTabs.currentIndex = 1
     grab_panel(host, handle, folder / "DMRIUpsample-errors.png")
+    chart = host_chart(folder / "DMRIUpsample-chart.png", parameters.madeChart)
+    assert colours(chart) >= 1, "no lines"
     sphere = host.view_3d(folder / "directions.png", parameters.directionsModel, size=(VIEW + 60, VIEW + 60))
     assert colours(sphere) >= 2, "blue and orange points"
     result, views = parameters.madeResult, []

@@ -15,7 +15,7 @@ def chart_view(path: Path, chart_node: Any, size: tuple[int, int] = (640, 420)) 
 
     Args:
         path: the file; its folder is made.
-        chart_node: vtkMRMLPlotChartNode whose series are scatter plots (points or lines).
+        chart_node: vtkMRMLPlotChartNode whose series are scatter plots (points or lines) or line plots.
         size: width and height in pixels.
     """
     import vtk
@@ -56,7 +56,12 @@ def _add_series(vtk: Any, chart: Any, series: Any) -> None:
     """Draw one series in its colour, with its markers and its line."""
     points = series.GetLineStyle() == series.LineStyleNone
     plot = chart.AddPlot(vtk.vtkChart.POINTS if points else vtk.vtkChart.LINE)
-    plot.SetInputData(series.GetTableNode().GetTable(), series.GetXColumnName(), series.GetYColumnName())
+    plot.SetInputData(series.GetTableNode().GetTable())
+    plot.SetInputArray(1, series.GetYColumnName())
+    if series.GetPlotType() == series.PlotTypeScatter:
+        plot.SetInputArray(0, series.GetXColumnName())
+    else:
+        plot.SetUseIndexForXSeries(True)  # the other kinds count the rows
     plot.SetLabel(series.GetName())
     colour = [round(255 * value) for value in (*series.GetColor(), series.GetOpacity())]
     plot.SetColor(*colour)
