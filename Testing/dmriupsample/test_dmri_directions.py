@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
 from dmri_helpers import directions
+from mri_deep_tools import _install
 from mri_deep_tools.dmriupsample.directions import (
     choose_context,
     electrostatic_energy,
@@ -156,3 +160,47 @@ def test_what_no_model_serves_is_said(asked, error, told):
 def test_published_folders_say_what_they_hold(weights):
     choice = choose_model(1000, 40, weights=weights(1, 10))
     assert (choice.directions, choice.facts.shell, choice.facts.spacing_mm) == (10, 1000, 1.25)
+
+
+@pytest.fixture
+def bundled(tmp_path, monkeypatch):
+    """Pretend that the package ships a small model of one file, which reads 6 or 10 directions at b = 1000."""
+    monkeypatch.setattr(_install, "_PACKAGE_WEIGHTS", tmp_path)
+    (tmp_path / "tiny").mkdir()
+    path = own(tmp_path / "tiny", Facts((6, 10), 1000, percentile=True), "model.safetensors")
+    file = {
+        "name": path.name,
+        "size": path.stat().st_size,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    entry = {
+        "name": "tiny",
+        "task": "upsample-dmri",
+        "description": "a model of the test",
+        "bundled": True,
+        "licence": "none",
+        "citation": ["none"],
+        "input_needs": {"contrast": "dwi", "spacing": "any", "dims": 3, "kernel_dims": 1},
+        "files": [file],
+    }
+    (tmp_path / "list.json").write_text(json.dumps({"format": 1, "models": [entry]}))
+    monkeypatch.setenv("MRI_DEEP_TOOLS_REGISTRY", str(tmp_path / "list.json"))
+    return path
+
+
+@pytest.mark.parametrize(("measured", "count", "published"), [(6, 6, "3d-b1000-q6"), (9, 6, "3d-b1000-q6")])
+def test_the_bundled_model_is_the_default(bundled, measured, count, published):
+    choice = choose_model(1000, measured, model="tiny")
+    assert (choice.path, choice.directions, choice.percentile) == (bundled, count, True)
+    choice = choose_model(1010, measured)
+    assert choice.model in ("tiny", "dmri-rcnn-lite") and choice.directions == count
+    assert f"models download dmri-rcnn-{published}" in choice.note
+
+
+def test_the_bundled_model_serves_what_it_was_trained_for_alone(bundled):
+    assert choose_model(1000, 64, model="tiny").directions == 10
+    assert "dmri-rcnn-3d-b1000-q30 is not installed" in choose_model(1000, 64).note
+    with pytest.raises(WeightsError, match="dmri-rcnn-3d-b2000-q10 is not on this machine"):
+        choose_model(2000, 10)
+    with pytest.raises(WeightsError, match="dmri-rcnn-3d-b1000-q10 is not on this machine"):
+        choose_model(1000, 10, dims=3)
