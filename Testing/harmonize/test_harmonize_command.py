@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from mri_deep_tools.cli import main
 from mri_deep_tools.progress import EVENT_TOKEN
 from mri_deep_tools.volume import read_volume
@@ -37,6 +39,16 @@ def test_all_outputs_of_one_scan(head, small_weights, shared, tmp_path, capsys):
     page = (out / "page.html").read_text()
     assert "Structural similarity" in page and page.count("data:image/png") == 2 and str(tmp_path) not in page
 
+    assert record["Options"]["age"] is None and "Joint" in record["Change"]["Histogram"]
+    header = nibabel.load(out / "sub-01_desc-harmonized_T1w.nii.gz").header
+    assert b"SYNTHETIC" in header["descrip"].item() and b"research use only" in header["descrip"].item()
+
+    # ITK's own reader takes points of the template to the same places in the scan as the transform that made it.
+    transform = sitk.ReadTransform(str(out / "t.tfm"))
+    for x, y, z in ((0, -18, 8), (40, -60, 30), (-50, 20, -20)):
+        lps = transform.TransformPoint((float(-x), float(-y), float(z)))
+        np.testing.assert_allclose([-lps[0], -lps[1], lps[2]], (head["truth"] @ [x, y, z, 1])[:3], atol=1.0)
+
     lines = capsys.readouterr().out.splitlines()
     events = [json.loads(line[len(EVENT_TOKEN) :]) for line in lines]
     assert events[-1]["event"] == "result" and len(events[-1]["outputs"]) == 6
@@ -66,6 +78,81 @@ def test_a_folder_of_preprocessed_images(shared, small_weights, tmp_path, capsys
     assert "exists already" in sentence(capsys)
 
 
+def test_a_table_of_scans_with_names_and_ages(shared, small_weights, tmp_path, capsys):
+    data = shared("fixtures", "iguane", "inference_in.nii.gz").read_bytes()
+    for name in ("x", "y"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "sub_T1w.nii.gz").write_bytes(data)
+    table = tmp_path / "in" / "scans.csv"
+    table.write_text("in_paths,out_paths,age\nx/sub_T1w.nii.gz,first/a.nii.gz,30\ny/sub_T1w.nii.gz,,\n")
+    out = tmp_path / "out"
+    words = ["harmonize", table, out, "--weights", small_weights["random"], "--preprocessed", "--quiet"]
+    words += ["--change", out / "maps", "--report", out / "pages", "--figures", out / "figures.csv"]
+    assert main([str(word) for word in words]) == 2
+    assert "two scans would both be written to sub_desc-change_T1w.nii.gz" in sentence(capsys)
+    words = words[:-6] + words[-2:]
+    assert main([str(word) for word in words]) == 0
+    made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*"))
+    assert made == [
+        "figures.csv",
+        "first/a.json",
+        "first/a.nii.gz",
+        "sub_desc-harmonized_T1w.json",
+        "sub_desc-harmonized_T1w.nii.gz",
+    ]
+    rows = (out / "figures.csv").read_text().splitlines()
+    assert rows[0].startswith("scan,model,median before,Mean,MeanAbsolute") and len(rows) == 3
+    np.testing.assert_array_equal(
+        read_volume(out / "first" / "a.nii.gz").data, read_volume(out / "sub_desc-harmonized_T1w.nii.gz").data
+    )
+
+
+def test_further_files_of_a_list_go_to_folders(shared, small_weights, tmp_path):
+    for name in ("a_T1w.nii.gz", "b.nii.gz"):
+        (tmp_path / name).write_bytes(shared("fixtures", "iguane", "inference_in.nii.gz").read_bytes())
+    (tmp_path / "scans.txt").write_text("a_T1w.nii.gz\nb.nii.gz\n")
+    out = tmp_path / "out"
+    words = [
+        "harmonize",
+        tmp_path / "scans.txt",
+        out,
+        "--weights",
+        small_weights["random"],
+        "--preprocessed",
+        "--quiet",
+    ]
+    words += ["--change", out / "maps", "--report", out / "pages"]
+    assert main([str(word) for word in words]) == 0
+    assert sorted(path.name for path in (out / "maps").iterdir()) == [
+        "a_desc-change_T1w.nii.gz",
+        "b_desc-change.nii.gz",
+    ]
+    assert sorted(path.name for path in (out / "pages").iterdir()) == [
+        "a_desc-harmonized_T1w.html",
+        "b_desc-harmonized.html",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path\nx.nii.gz\n", "has no column scan"),
+        ("scan\n", "names no scans"),
+        ("scan\nnowhere.nii.gz\n", "names nowhere.nii.gz, which does not exist"),
+        ("scan,age\nscan.nii.gz,old\n", "'old' in the table is not a number"),
+        ("scan,output\nscan.nii.gz,a.pdf\n", "OUTPUT a.pdf has the wrong suffix"),
+        ("scan,mask\nscan.nii.gz,scan.nii.gz\n", "the table names masks"),
+    ],
+)
+def test_tables_that_cannot_be_used(small_weights, capsys, tmp_path, text, said):
+    (tmp_path / "scan.nii.gz").write_bytes(b"never read")
+    (tmp_path / "scans.csv").write_text(text)
+    words = ["harmonize", tmp_path / "scans.csv", tmp_path / "out", "--weights", small_weights["random"]]
+    assert main([str(word) for word in [*words, "--preprocessed"]]) == 2
+    assert said in sentence(capsys)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -75,6 +162,9 @@ def test_a_folder_of_preprocessed_images(shared, small_weights, tmp_path, capsys
         (["SCAN", "o.nii.gz", "--preprocessed", "--save-mask", "m.nii.gz"], "a preprocessed image has none"),
         (["SCAN", "o.nii.gz", "--preprocessed", "--mask", "m.nii.gz"], "needs no mask"),
         (["SCAN", "o.nii.gz", "--registered", "--transform", "t.tfm"], "not allowed with"),
+        (["SCAN", "o.nii.gz", "--hd-bet", "--mask", "m.nii.gz"], "not allowed with"),
+        (["SCAN", "o.nii.gz", "--age", "200"], "an age of 200 years"),
+        (["SCAN", "o.nii.gz", "--preprocessed", "--template", "fsl"], "needs no template"),
         (["SCAN", "SCAN", "--preprocessed"], "would replace an input"),
     ],
 )
