@@ -119,7 +119,8 @@ def _record(features: dict[str, Any], name: str) -> Record:
 
 def _tensor(data: Any) -> np.ndarray:
     """Return the array of a serialised tensor, a view of the file where that is possible."""
-    kind, sizes, content = 0, [], b""
+    kind, sizes = 0, []
+    content: Any = b""
     for number, value in fields(data):
         if number == 1 and isinstance(value, int):
             kind = value

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -169,7 +169,7 @@ def _volumes(path: Path, progress: Progress) -> tuple[np.ndarray, int, Callable[
     import nibabel as nib
 
     try:
-        proxy = nib.load(path, keep_file_open=True)  # a compressed file is then read on, not from its beginning
+        proxy: Any = nib.load(path, keep_file_open=True)  # a compressed file is then read on, not from its beginning
     except (OSError, nib.filebasedimages.ImageFileError, zlib.error, EOFError) as error:
         raise InputError(f"{path.name} cannot be read ({error})", "check the file") from None
     if len(proxy.shape) != 4:

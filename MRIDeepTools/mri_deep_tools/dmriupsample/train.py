@@ -120,8 +120,12 @@ def _published_weights(dims: int) -> dict[str, torch.Tensor]:
     """Return the weights of the layers that ``width`` changes."""
     with torch.device("meta"):
         state = RCNN(dims).state_dict()
-    names = [name for name in unit_names(dims) if name not in _KEPT_WIDTHS]
-    return {name: state.get(f"encoder.{name}.weight", state.get(f"decoder.{name}.weight")) for name in names}
+    found = {}
+    for name in unit_names(dims):
+        if name not in _KEPT_WIDTHS:
+            part = "encoder" if f"encoder.{name}.weight" in state else "decoder"
+            found[name] = state[f"{part}.{name}.weight"]
+    return found
 
 
 def _take(network: RCNN, path: str) -> None:
