@@ -188,6 +188,7 @@ def _task_words(task: str) -> str:
         "quality": _("quality"),
         "harmonize": _("harmonization"),
         "superresolve": _("super-resolution"),
+        "template": _("template"),
         "upsample-dmri": _("more directions"),
     }
     return words.get(task, task)

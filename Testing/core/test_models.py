@@ -132,7 +132,9 @@ def test_annex_addresses_agree_with_size_and_checksum(clean):
 
 def test_every_model_says_what_it_needs(clean):
     for model in models.list_models():
-        assert model.task in {"segment", "parcellate", "quality", "harmonize", "superresolve", "upsample-dmri"}
+        assert model.task in {
+            *("segment", "parcellate", "quality", "harmonize", "superresolve", "upsample-dmri", "template")
+        }
         assert {"contrast", "spacing", "dims"} <= set(model.input_needs) and model.description
         assert model.bundled or model.files[0].has_checksum or not model.files[0].sources
     assert [model.name for model in models.list_models("parcellate")] == ["synthseg-parc-2.0"]

@@ -42,7 +42,7 @@ def words(tmp_path):
 
 
 def test_an_atlas_without_checksum_is_imported_by_hand(tmp_path, atlas, words, capsys):
-    assert main([*words, "--template", "baby-ai-atlas"]) == 1
+    assert main([*words, "--template", "baby-ai-atlas"]) == 2
     err = capsys.readouterr().err
     assert "not on this machine" in err
     assert "models import" in err
@@ -67,7 +67,7 @@ def test_what_is_no_atlas_is_refused(tmp_path, atlas, capsys):
         else:
             path.write_bytes(content)
         assert main(["models", "import", str(atlas), "--model", "baby-ai-atlas"]) != 0
-        assert expected in capsys.readouterr().out
+        assert expected in capsys.readouterr().err
 
 
 def test_an_atlas_with_checksum_is_downloaded_and_checked(tmp_path, atlas, words, monkeypatch, capsys):

@@ -56,7 +56,7 @@ def test_all_outputs_in_a_process_of_its_own(tmp_path, words):
     assert str(tmp_path) not in json.dumps(record)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "This image is synthetic" in page
-    assert page.count("data:image/png") == 2
+    assert page.count("data:image/png") == 3  # comparison, map, profile of the slices
     events = [json.loads(line[len(EVENT_TOKEN) :]) for line in done.stdout.splitlines()]
     assert events[-1]["event"] == "result"
     assert events[-1]["synthetic"] is True

@@ -99,7 +99,12 @@ def _import(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _require_networks(model: Model, path: Path) -> None:
-    """Raise WeightsError where a file of which nobody published a checksum holds no network that we know."""
+    """Raise WeightsError where a file of which nobody published a checksum holds no network (or atlas) that we know."""
+    if model.task == "template":
+        from ..superresolve.atlas import require_template
+
+        require_template(path)
+        return
     if model.task == "harmonize":
         from ..harmonize.weights import load_generator
 

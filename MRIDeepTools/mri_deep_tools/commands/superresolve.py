@@ -60,7 +60,9 @@ def _add_model_options(group: Any) -> None:
 
 def _add_geometry_options(group: Any) -> None:
     group.add_argument("--registered", action="store_true", help="the scans lie in one space already: do not register")
-    group.add_argument("--template", type=Path, metavar="FILE", help="work in the frame of this 1 mm image")
+    group.add_argument(
+        "--template", metavar="FILE", help="work in the frame of this 1 mm image, or atlas of the list (baby-ai-atlas)"
+    )
     group.add_argument("--space", choices=("native", "template"), default="native", help="of the result")
     group.add_argument(
         "--resampling",
@@ -95,8 +97,6 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
         return
     if args.output is None:
         raise RequestError("no place for the result is given", "name OUTPUT, a file or a folder")
-    if args.template is not None and not args.template.exists():
-        raise InputError(f"{args.template.name} does not exist", "check the path of the template")
     extras = {name: path for name in EXTRAS if (path := getattr(args, name)) is not None}
     jobs = plan_pairs(
         args.output, args.t2, args.t1, args.table, extras, progress.warn, compatible=bool(args.compatible)

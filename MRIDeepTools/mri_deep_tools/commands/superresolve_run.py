@@ -28,7 +28,7 @@ class PairBatch:
     ----------
     jobs : scans and outputs.
     resolver : with its options.
-    args : of the command: ``hide_names``, ``overwrite``, ``compatible``, ``registered``, ``template``, ``weights``,
+    args : of the command: ``hide_names``, ``overwrite``, ``compatible``, ``registered``, ``weights``,
         ``quiet``, ``progress``.
     progress : told of every stage; each pair is an equal share.
 
@@ -43,7 +43,7 @@ class PairBatch:
 
     def check(self) -> None:
         """Check all outputs before the first scan is read; see :func:`.outputs.check_outputs`."""
-        inputs = [path for job in self.jobs for path in (job.t2, job.t1, self.args.template) if path is not None]
+        inputs = [path for job in self.jobs for path in (job.t2, job.t1, self.resolver.template) if path is not None]
         outputs = [path for job in self.jobs for path in job.outputs()]
         check_outputs(outputs, inputs, overwrite=self.args.overwrite)
 
@@ -139,7 +139,7 @@ class PairBatch:
         args = self.args
         record = make_record(
             "superresolve",
-            [path for path in (job.t2, job.t1, args.template) if path is not None],
+            [path for path in (job.t2, job.t1, self.resolver.template) if path is not None],
             model_use(result.model if args.weights is None else result.weights, result.weights),
             device=result.device,
             options=self.resolver.options.told(),

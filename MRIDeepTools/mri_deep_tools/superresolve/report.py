@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .honesty import HonestyCheck
     from .predict import SuperResolutionResult
 
-__all__ = ["comparison_png", "honesty_png", "write_superresolution_report"]
+__all__ = ["comparison_png", "honesty_png", "profile_png", "write_superresolution_report"]
 
 METHOD = (
     "A convolutional network made this image from a T2w scan with thick slices and, where one was given, a T1w scan of "
@@ -56,21 +56,29 @@ def write_superresolution_report(
 
 
 def _honesty_sections(honesty: HonestyCheck, folder: Path) -> list[Section]:
-    level = "doubtful" if honesty.doubtful_slices else ""
+    level, told = "doubtful" if honesty.doubtful_slices else "", honesty.words()
+    told = f"{told[0].upper()}{told[1:]}."
     rows = [
         [str(index + 1), None if value != value else 100 * value / honesty.data_range]
         for index, value in enumerate(honesty.rms_per_slice)
     ]
     return [
-        Text("Does the result agree with what was measured?", [honesty.words()], level=level),  # type: ignore[arg-type]
+        Text("Does the result agree with what was measured?", [told], level=level),  # type: ignore[arg-type]
         Picture(
             "Result, reduced to the measured slices, minus these",
             honesty_png(honesty, folder / "honesty.png"),
             "Map of differences in three planes; red: the result is brighter than measured, blue: darker",
             "Where colour gathers, the result contradicts the measurement.",
         ),
-        Table(
+        Picture(
             "Difference per slice",
+            profile_png(honesty, folder / "profile.png"),
+            "Root mean square difference of each measured slice, as a line over the number of the slice",
+            "A peak is a slice in which the result departs from the measurement more than elsewhere; those named above "
+            "are marked.",
+        ),
+        Table(
+            "Difference per slice in numbers",
             [Column("Slice"), Column("RMS difference", "% of the range", digits=2)],
             rows,
             folded=True,
@@ -105,14 +113,38 @@ def honesty_png(honesty: HonestyCheck, path: str | Path) -> Path:
     return _draw(rows, honesty.difference, Path(path))
 
 
-def _draw(rows: list[tuple[str, np.ndarray, str, float, float]], grid: Volume, path: Path) -> Path:
+def profile_png(honesty: HonestyCheck, path: str | Path) -> Path:
+    """Draw the difference of each measured slice in percent of the intensity range; write a PNG file."""
+    figure = _figure((10, 2.6), "white")
+    axes = figure.add_subplot()
+    share = 100 * np.array(honesty.rms_per_slice) / honesty.data_range
+    numbers = np.arange(1, len(share) + 1)
+    axes.plot(numbers, share, "-o", color="#2a6f97", markersize=3)
+    doubtful = list(honesty.doubtful_slices)
+    axes.plot(numbers[doubtful], share[doubtful], "o", color="#d13b3b", markersize=7)
+    axes.set_xlabel("slice")
+    axes.set_ylabel("RMS difference (% of range)")
+    axes.set_xlim(0.5, len(share) + 0.5)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    return Path(path)
+
+
+def _figure(size: tuple[float, float], colour: str) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise DependencyError("pictures need matplotlib", REPORT_HINT) from error
-    figure = Figure(figsize=(10, 3.4 * len(rows)), facecolor="black")
+    figure = Figure(figsize=size, facecolor=colour)
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _draw(rows: list[tuple[str, np.ndarray, str, float, float]], grid: Volume, path: Path) -> Path:
+    figure = _figure((10, 3.4 * len(rows)), "black")
     middle = [n // 2 for n in grid.shape3]
     for row, (title, data, colours, low, high) in enumerate(rows):
         for column in range(3):
