@@ -251,12 +251,12 @@ def build_networks(config: IguaneConfig, sites: int) -> dict[str, nn.Module]:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if config.initial_weights:
         start = load_generator(config.initial_weights)
-        if start.spec != config.spec():
+        if replace(start.spec, phases=1) != config.spec():
             raise RequestError(
                 f"{Path(config.initial_weights).name} has width {start.spec.width} and {start.spec.levels} levels",
                 "set width and levels to these",
             )
-        networks["universal"].load_state_dict(start.state_dict())
+        networks["universal"].load_state_dict({k: v for k, v in start.state_dict().items() if k != "phases"})
     return networks
 
 
