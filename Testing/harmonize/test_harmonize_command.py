@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from mri_deep_tools.cli import main
 from mri_deep_tools.progress import EVENT_TOKEN
+from mri_deep_tools.registration import write_transform
 from mri_deep_tools.volume import read_volume
 
 
@@ -18,8 +19,9 @@ def sentence(capsys) -> str:
 
 
 def test_all_outputs_of_one_scan(head, small_weights, shared, tmp_path, capsys):
-    out = tmp_path / "out"
+    out, given = tmp_path / "out", write_transform(tmp_path / "given.h5", head["truth"])
     words = ["harmonize", head["scan"], out, "--weights", small_weights["random"], "--mask", head["mask"]]
+    words += ["--transform", given]
     words += ["--template", shared("data", "mni", "MNI152_T1_1mm_brain.nii.gz"), "--save-transform", out / "t.tfm"]
     words += ["--save-preprocessed", out / "prepared.nii.gz", "--save-mask", out / "mask.nii.gz"]
     words += ["--change", out / "change.nrrd", "--report", out / "page.html", "--progress", "json", "--threads", "1"]
@@ -47,7 +49,7 @@ def test_all_outputs_of_one_scan(head, small_weights, shared, tmp_path, capsys):
     transform = sitk.ReadTransform(str(out / "t.tfm"))
     for x, y, z in ((0, -18, 8), (40, -60, 30), (-50, 20, -20)):
         lps = transform.TransformPoint((float(-x), float(-y), float(z)))
-        np.testing.assert_allclose([-lps[0], -lps[1], lps[2]], (head["truth"] @ [x, y, z, 1])[:3], atol=1.0)
+        np.testing.assert_allclose([-lps[0], -lps[1], lps[2]], (head["truth"] @ [x, y, z, 1])[:3], atol=1e-6)
 
     lines = capsys.readouterr().out.splitlines()
     events = [json.loads(line[len(EVENT_TOKEN) :]) for line in lines]

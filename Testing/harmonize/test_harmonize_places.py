@@ -1,6 +1,7 @@
 """Heads that lie anywhere: brains of known place are found on the shipped template, which is another brain.
 
 The truth is measured, not assumed: the pose found for the unmoved brain, followed by the motion that the test made.
+The quick subset, of a brain onto itself, stands in ``core/test_registration.py``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from mri_deep_tools.progress import Progress
 from mri_deep_tools.registration import difference, register_rigid
 from mri_deep_tools.volume import Volume
 from scipy.spatial.transform import Rotation
+
+pytestmark = pytest.mark.slow
 
 CENTRE, SHIFT = np.array([0.0, -18.0, 8.0]), np.array([12.0, -20.0, 8.0])
 TILTS = [(30, 0, 0), (-30, 0, 0), (0, 30, 0), (0, -30, 0), (0, 0, 30), (0, 0, -30), (20, 20, -20)]
@@ -59,26 +62,22 @@ def test_a_tilted_scan_of_thick_slices_stored_the_other_way_round(pair):
     require_found(pair, Reorient.to(scan, "PSR").apply(scan), motion, 2.0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("code", all_orientations())
 def test_every_storage_order(pair, code):
     scan, motion = moved(pair[0], (10, -5, 5), (2.0, 2.0, 2.0))
     require_found(pair, Reorient.to(scan, code).apply(scan), motion, 2.0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("angles", TILTS)
 def test_tilts_of_30_degrees(pair, angles):
     require_found(pair, *moved(pair[0], angles), 2.0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("spacing", THICK)
 def test_slices_of_4_mm(pair, spacing):
     require_found(pair, *moved(pair[0], (15, 10, -10), spacing), 2.0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cut", CUTS)
 def test_fields_of_view_that_cut_the_brain(pair, cut):
     scan, motion = moved(pair[0], (10, 0, 5))
