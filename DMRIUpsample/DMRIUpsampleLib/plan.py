@@ -18,7 +18,7 @@ from MRIDeepToolsLib.jobs import CoreJob
 from MRIDeepToolsLib.widgets import abandon
 from slicer.i18n import tr as _
 
-from .run import UpsampleOptions, plain_words
+from .run import UpsampleOptions, listed, plain_words, told_otherwise
 
 __all__ = ["Plan", "Planner"]
 
@@ -60,14 +60,17 @@ class Plan:
         if self.refusal or not self.context:
             return ""
         texts = {
-            True: _("Read by {model}: {read} of the {all} (volumes {volumes}). Predicted: {count}."),
+            True: _(
+                "Read by {model}: {read} of the {all} (volumes {volumes}; spherical harmonics read all). "
+                "Predicted: {count}."
+            ),
             False: _("Read by {model}: all {all}. Predicted: {count}."),
         }
         values = {
             "model": self.model,
             "read": len(self.context),
             "all": len(self.context) + len(self.unused),
-            "volumes": ", ".join(map(str, self.context)),
+            "volumes": listed(self.context),
             "count": len(self.targets),
         }
         return texts[bool(self.unused)].format(**values)
@@ -167,5 +170,5 @@ def _plan(outcome: Any) -> Plan:
         measured=found.get("measured_world") or [],
         targets=found.get("target_world") or [],
         model=str(found.get("model") or ""),
-        warnings=[plain_words(text) for text in outcome.warnings],
+        warnings=told_otherwise(outcome.warnings, found),
     )

@@ -24,8 +24,10 @@ __all__ = [
     "UpsampleOutputs",
     "UpsampleRun",
     "is_world_table",
+    "listed",
     "needed_extras",
     "plain_words",
+    "told_otherwise",
     "why_not",
 ]
 
@@ -112,6 +114,17 @@ def plain_words(text: str) -> str:
     for word, plain in known.items():
         text = text.replace(word, plain)
     return for_the_panel(text[:1].upper() + text[1:] if text.startswith(_("the scan")) else text)
+
+
+def listed(volumes: Sequence[int]) -> str:
+    """Return numbers of volumes as they stand in sentences, the core's too."""
+    return ", ".join(map(str, volumes))
+
+
+def told_otherwise(warnings: Sequence[str], facts: Mapping[str, Any]) -> list[str]:
+    """Return the core's warnings for the panel, without the one that lists what is read: the panel tells it itself."""
+    read = listed(facts.get("context") or [])
+    return [plain_words(text) for text in warnings if not (facts.get("unused") and f" {read} " in text)]
 
 
 @dataclass
@@ -202,7 +215,7 @@ class UpsampleRun(SceneRun):
     def take_in(self, outcome: Any) -> UpsampleOutputs:
         """Make nodes of the files of the core."""
         reference, facts = self.guard.node("input"), outcome.results[-1] if outcome.results else {}
-        outputs = UpsampleOutputs(warnings=[plain_words(text) for text in outcome.warnings], seconds=outcome.seconds)
+        outputs = UpsampleOutputs(warnings=told_otherwise(outcome.warnings, facts), seconds=outcome.seconds)
         outputs.model, outputs.device = str(facts.get("model", "")), str(outcome.device.get("device", ""))
         self._take_volume(outputs, reference, [str(kind) for kind in facts.get("volumes") or []])
         self._take_maps(outputs, reference)

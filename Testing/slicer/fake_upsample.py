@@ -114,7 +114,11 @@ def upsample(words: list[str]) -> None:
     b0, shells, shell, volumes, context, targets, model = plan(words, bvals, world)
     unused = [int(n) for n in volumes if n not in context]
     if len(unused):
-        event("warning", message=f"{model} reads {len(context)} directions; --method sh uses all")
+        listed = ", ".join(map(str, context))
+        event(
+            "warning", message=f"{model} reads {len(context)} directions: volumes {listed} (numbered from 0) are used"
+        )
+        event("warning", message="expect larger errors; look at --report, or use --method sh")
     facts = {"shell": int(shell), "context": [int(n) for n in context], "unused": unused, "model": model}
     if "--dry-run" in words:
         event("result", b0=b0.tolist(), shells={str(b): n for b, n in shells.items()}, **facts,

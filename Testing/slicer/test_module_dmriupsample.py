@@ -89,8 +89,10 @@ def test_apply_says_why_it_is_disabled(host, module):
 
 def test_what_was_measured_and_what_would_be_done_is_told(host, module, widget):
     assert "12 directions at b = 1000, 1 volume at b = 0." in plan_text(widget)
-    assert "Read by fake-network: 6 of the 12 (volumes 1, 2, 3, 4, 5, 6). Predicted: 30." in plan_text(widget)
-    assert "the method Spherical harmonics uses all" in widget.ui.planNoteLabel.text
+    text = "Read by fake-network: 6 of the 12 (volumes 1, 2, 3, 4, 5, 6; spherical harmonics read all). Predicted: 30."
+    assert text in plan_text(widget)
+    assert "look at the errors, or use the method Spherical harmonics" in widget.ui.planNoteLabel.text
+    assert "numbered from 0" not in widget.ui.planNoteLabel.text
     assert not widget.ui.shellComboBox.visible
     widget.panel.parameters.method = type(widget.panel.parameters.method).HARMONICS
     widget.panel.parameters.directionCount = 44
@@ -370,7 +372,7 @@ def test_a_count_that_slicer_cannot_save_never_comes(host, module, widget):
 
     parameters = widget.panel.parameters
     parameters.keepMeasured = False
-    for count in (1, 3, 5, 6, 20):
+    for count in (5, 6):
         parameters.directionCount = count
         wait_planned(host, widget)
         apply(host, widget)
@@ -378,7 +380,7 @@ def test_a_count_that_slicer_cannot_save_never_comes(host, module, widget):
         assert made == (13 + count if 1 + count < SMALLEST_SAVED else 1 + count)
         assert ("were kept" in " ".join(parameters.madeWarnings)) == (1 + count < SMALLEST_SAVED)
     predicted = parameters.madeResult.GetAttribute("MRIDeepTools.PredictedVolumes").split()
-    assert predicted == [str(n) for n in range(1, 21)]
+    assert predicted == [str(n) for n in range(1, 7)]
     parameters.inputVolume = add_scan("six", directions=6, b0=0)
     parameters.method = type(parameters.method).HARMONICS
     parameters.directionCount = 1
