@@ -173,12 +173,12 @@ def _foretell(args: argparse.Namespace, upsampler: Upsampler, files: dict[str, s
     shell = upsampler.prepare(scan, progress)
     targets = choose_targets(shell, upsampler.options, bvecs=args.target_bvecs, gradients=args.target_grad)
     shells = {str(value): len(volumes) for value, volumes in find_shells(scan.table).items()}
-    model = shell.choice.model if shell.choice else f"spherical harmonics of order {args.sh_order}"
     if not args.quiet and args.progress != "json":
         listed = ", ".join(f"b = {value}: {count} directions" for value, count in shells.items())
+        read = ", ".join(map(str, shell.context))
         sys.stdout.write(
             f"{scan.name}: {int(scan.table.is_b0.sum())} volumes at b = 0; {listed}\n"
-            f"{model} would read volumes {', '.join(map(str, shell.context))} (numbered from 0) of b = {shell.value} "
+            f"{shell.model} would read volumes {read} (numbered from 0) of b = {shell.value} "
             f"and predict {len(targets)} directions\n"
         )
     progress.result(
@@ -189,7 +189,7 @@ def _foretell(args: argparse.Namespace, upsampler: Upsampler, files: dict[str, s
         unused=[int(index) for index in shell.unused],
         measured_world=scan.table.world.round(6).tolist(),
         target_world=targets.world.round(6).tolist(),
-        model=model,
+        model=shell.model,
     )
 
 
@@ -296,7 +296,7 @@ def _record(
         [model_use(result.model, _weights_file(result.weights))] if result.weights is not None else None,
         device=result.device,
         options=options,
-        seconds=result.seconds,
+        seconds={name: value for name, value in progress.seconds.items() if value > 0},
         peak_memory_bytes=result.peak_memory_bytes,
         warnings=progress.warnings,
         outputs=list(written.values()),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -128,6 +128,7 @@ class Shell:
     volumes: np.ndarray
     context: np.ndarray
     choice: Choice | None
+    model: str
 
     @property
     def unused(self) -> np.ndarray:
@@ -159,7 +160,7 @@ class Upsampler:
             volumes = np.arange(len(scan.table))
         if options.method == "sh":
             sh_matrix(world, world, options.sh_order)  # complains of too few directions before any work
-            return Shell(scan, value, volumes, volumes, None)
+            return Shell(scan, value, volumes, volumes, None, f"spherical harmonics of order {options.sh_order}")
         choice = choose_model(
             value,
             len(volumes),
@@ -181,7 +182,7 @@ class Upsampler:
                 f"{listed} (numbered from 0) are used, spread by the published rule; --method sh uses all"
             )
         self._warn_of_shell(scan, picked, choice, progress)
-        return Shell(scan, value, volumes, picked, choice)
+        return Shell(scan, value, volumes, picked, choice, choice.model)
 
     def _warn_of_shell(self, scan: DiffusionScan, context: np.ndarray, choice: Choice, progress: Progress) -> None:
         if self.options.compatible:
@@ -315,39 +316,28 @@ def upsample(
     before = len(progress.warnings), dict(progress.seconds)
     threads = set_threads(options.threads)
     with progress.stage("read"):
-        scan = (
-            dwi
-            if isinstance(dwi, DiffusionScan)
-            else read_scan(dwi, bvecs=bvecs, bvals=bvals, gradients=gradients, shell=options.shell, progress=progress)
-        )
-        shell = upsampler.prepare(scan, progress)
+        if not isinstance(dwi, DiffusionScan):
+            files = {"bvecs": bvecs, "bvals": bvals}
+            dwi = read_scan(dwi, **files, gradients=gradients, shell=options.shell, progress=progress)
+        shell = upsampler.prepare(dwi, progress)
         targets = choose_targets(shell, options, bvecs=target_bvecs, gradients=target_gradients)
-    model = shell.choice.model if shell.choice else f"spherical harmonics of order {options.sh_order}"
-    progress.device(str(upsampler.device) if shell.choice else "cpu", threads=threads, model=model)
+    device = "cpu" if shell.choice is None else str(upsampler.device)
+    progress.device(device, threads=threads, model=shell.model)
     with progress.stage("mask"):
         inside = _mask(mask, shell, options, progress)
     with progress.stage("predict"):
         predicted, xmax = upsampler.predict(shell, targets, inside, progress)
-    image, table, kinds = _assemble(shell, targets, predicted, options)
     seconds = {name: value - before[1].get(name, 0.0) for name, value in progress.seconds.items()}
     return UpsampleResult(
-        image=image,
-        gradients=table,
-        kinds=kinds,
-        context=tuple(int(index) for index in shell.context),
-        unused=tuple(int(index) for index in shell.unused),
-        shell=shell.value,
-        mask=None if inside is None else scan.image.with_data(inside.astype(np.uint8)),
+        **_assembled(shell, targets, predicted, options),
+        mask=None if inside is None else dwi.image.with_data(inside.astype(np.uint8)),
         method=options.method,
-        model=model,
-        weights=shell.choice.path if shell.choice else None,
         xmax=xmax,
         seconds={name: value for name, value in seconds.items() if value > 0},
         peak_memory_bytes=peak_memory_bytes(upsampler.device),
-        device=str(upsampler.device) if shell.choice else "cpu",
+        device="cpu" if shell.choice is None else str(upsampler.device),
         threads=threads,
         warnings=tuple(progress.warnings[before[0] :]),
-        part=shell,
     )
 
 
@@ -413,20 +403,28 @@ def _mask(
     return compute_mask(shell.scan.mean_b0(), shell.scan.image, options.mask_method, progress, options.device)
 
 
-def _assemble(
-    shell: Shell, targets: GradientTable, predicted: np.ndarray, options: UpsampleOptions
-) -> tuple[Volume, GradientTable, tuple[str, ...]]:
-    """Put kept and predicted volumes together."""
+def _assembled(shell: Shell, targets: GradientTable, predicted: np.ndarray, options: UpsampleOptions) -> dict[str, Any]:
+    """Put kept and predicted volumes together; return these and what they are, by the result's names."""
     image, table = shell.scan.image, shell.scan.table
     b0 = np.flatnonzero(table.is_b0)
     if options.compatible:
         b0 = b0[:0]
     measured = shell.volumes if options.keep_measured and not options.compatible else b0[:0]
     kept = np.concatenate([b0, measured]).astype(int)
-    kinds = ("b0",) * len(b0) + ("measured",) * len(measured) + ("predicted",) * len(targets)
-    if not kept.size:
-        return image.with_data(predicted), targets, kinds
-    data = np.empty((*predicted.shape[:3], len(kinds)), dtype=np.float32)
-    data[..., : len(kept)] = image.data[..., kept]
-    data[..., len(kept) :] = predicted
-    return image.with_data(data), table.pick(kept).joined(targets), kinds
+    data, gradients = predicted, targets
+    if kept.size:
+        data = np.empty((*predicted.shape[:3], len(kept) + len(targets)), dtype=np.float32)
+        data[..., : len(kept)] = image.data[..., kept]
+        data[..., len(kept) :] = predicted
+        gradients = table.pick(kept).joined(targets)
+    return {
+        "image": image.with_data(data),
+        "gradients": gradients,
+        "kinds": ("b0",) * len(b0) + ("measured",) * len(measured) + ("predicted",) * len(targets),
+        "context": tuple(int(index) for index in shell.context),
+        "unused": tuple(int(index) for index in shell.unused),
+        "shell": shell.value,
+        "model": shell.model,
+        "weights": shell.choice.path if shell.choice else None,
+        "part": shell,
+    }
