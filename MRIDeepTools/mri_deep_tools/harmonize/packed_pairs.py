@@ -7,6 +7,7 @@ comes from one range, drawn with the probability of :mod:`.bias_sampling`; every
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,7 @@ class PackedPairs:
         self._truth_of = {n: at[reference, p] for (s, p), n in at.items() if (reference, p) in at}
         self._drawn: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._file: h5py.File | None = None
+        self._owner = 0
 
     def pair(self, site: int, number: int, visit: int) -> Pair:
         """Return pair ``number`` of a site, augmented each on its own; the truth moves with the source."""
@@ -189,8 +191,8 @@ class PackedPairs:
         return int(ranges[number]), int(counts[number])
 
     def _raw(self, number: int) -> np.ndarray:
-        if self._file is None:
-            self._file = h5py.File(self.contents.path, "r")
+        if self._file is None or self._owner != os.getpid():  # a worker process needs a file of its own
+            self._file, self._owner = h5py.File(self.contents.path, "r"), os.getpid()
         return read_image(self._file, number)
 
     def _image(self, number: int, key: list[int]) -> Tensor:
