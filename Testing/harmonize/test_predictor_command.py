@@ -277,7 +277,10 @@ def test_predictions_beyond_the_training_are_marked(scans, tmp_path):
             ["SCAN", "--weights", "H5", "--task", "regression", "--shape", "32", "32", "32"],
             "not for images of 32x32x32",
         ),
-        (["SCAN", "--weights", "H5", "--task", "regression", "--preprocessed"], "does not fit this prediction model"),
+        (
+            ["SCAN", "--weights", "H5", "--task", "regression", "--preprocessed"],
+            "sub-0_T1w has 32x32x32 voxels, for which",
+        ),
         (["SCAN", "--weights", "AGE", "--task", "classification"], "its task is 'regression', not 'classification'"),
         (["SCAN", "--weights", "AGE", "--classes", "a", "a"], "its classes is None"),
         (["nowhere.nii.gz", "--weights", "AGE"], "nowhere.nii.gz does not exist"),

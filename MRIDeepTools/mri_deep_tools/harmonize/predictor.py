@@ -29,7 +29,7 @@ from ..inference import (
 from ..progress import Progress, ProgressCallback
 from ..volume import Volume, read_volume
 from .model_choice import HarmonizeOptions
-from .network import PREDICTOR_FEATURES
+from .network import PREDICTOR_FEATURES, Predictor
 from .predict import Harmonizer, _refuse_harmonized
 from .predictor_images import network_image
 from .predictor_prepare import make_harmonizer, prepare_scan
@@ -42,6 +42,7 @@ NO_MODEL = (
     "give the weights of a training with --weights FILE; `mri-deep-tools train predictor` makes them",
 )
 STAGES = {"read": 2.0, "brain mask": 60.0, "bias field": 20.0, "registration": 15.0, "prepare": 3.0}
+SMALLEST_SIDE = 2 ** len(PREDICTOR_FEATURES)
 _PROGRAM_BYTES = 200 << 20
 _CHAIN = ("mask", "skull_stripped", "hd_bet", "bias_correction", "registered", "transform", "template", "unchecked")
 
@@ -174,6 +175,7 @@ class ScanPredictor:
         with progress.stage("predict"):
             spec, fixed = self.spec, options.compatible
             seen = network_image(prepared, spec.shape, spec.median, compatible=fixed, warn=progress.warn)
+            self._require_size(seen, prepared.source.name or "the image")
             output = self._run(seen, progress)
         value = spec.value(output)
         self._judge(value, progress)
@@ -212,6 +214,15 @@ class ScanPredictor:
         options = self.options.chain() if mask is None else replace(self.options.chain(), mask=mask)
         found = prepare_scan(volume, options, progress, self.harmonizer)
         return found.image, found.stages
+
+    def _require_size(self, image: np.ndarray, name: str) -> None:
+        """Refuse an image (X, Y, Z) of a size that the network was not made for."""
+        if min(image.shape) < SMALLEST_SIDE or Predictor.flat_size(image.shape) != self.network.flat:
+            sides = "x".join(map(str, image.shape))
+            raise InputError(
+                f"{name} has {sides} voxels, for which {self.model} was not made",
+                "give an image of the size that the model was trained on, or state that size (--shape)",
+            )
 
     def _run(self, image: np.ndarray, progress: Progress) -> float:
         """Return the network's output for an image (X, Y, Z), background -1."""
