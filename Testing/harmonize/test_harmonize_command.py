@@ -182,5 +182,6 @@ def test_wrong_requests_end_in_one_sentence(shared, small_weights, capsys, monke
 
 def test_without_the_published_weights_it_says_how_to_get_them(shared, capsys, tmp_path):
     scan = shared("fixtures", "iguane", "inference_in.nii.gz")
-    assert main(["harmonize", str(scan), str(tmp_path / "o.nii.gz"), "--preprocessed"]) == 2
+    words = ["harmonize", str(scan), str(tmp_path / "o.nii.gz"), "--preprocessed", "--model", "iguane"]
+    assert main(words) == 2
     assert "mri-deep-tools models download iguane" in sentence(capsys)

@@ -201,7 +201,7 @@ def test_contradictions_and_missing_weights_are_told(small_weights, tmp_path):
         with pytest.raises(RequestError, match=said):
             harmonize.Harmonizer(weights=weights, **options)
     with pytest.raises(WeightsError, match="models download iguane"):
-        harmonize.Harmonizer()
+        harmonize.Harmonizer(model="iguane")
     with pytest.raises(RequestError, match="does not harmonize"):
         harmonize.Harmonizer(model="synthseg-2.0")
     with pytest.raises(WeightsError, match="does not exist"):
