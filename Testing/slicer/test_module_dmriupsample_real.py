@@ -137,7 +137,8 @@ def test_the_bundled_model_predicts(host, handle):
         pytest.skip("no model of this task is bundled")
     scan = add_scan(directions=12)
     logic = handle.python.DMRIUpsampleLogic()
-    result = logic.process(scan, directions=15, errors=True, device="cpu", threads=1)
+    mask = add_mask(np.ones((8, 9, 10), np.uint8))
+    result = logic.process(scan, directions=15, mask=mask, errors=True, device="cpu", threads=1)
     assert logic.outputs.model == "dmri-rcnn-lite"
     assert logic.outputs.errors is not None
     assert abs(fibre_of(result, logic.outputs.predicted) @ FIBRE) > np.cos(np.radians(10))
