@@ -306,6 +306,22 @@ def test_fewer_are_read_where_the_network_knows_fewer(network):
 
 
 @pytest.mark.parametrize(
+    ("count", "methods"), [(16, {"method", "sh", "sh_all", "mean"}), (11, {"method", "sh", "mean"})]
+)
+def test_every_method_is_judged_on_the_same_directions(network, count, methods):
+    """Of 16 directions turns leave out 6, 5 and 5; spherical harmonics then have 10 or 11 left."""
+    upsampler = Upsampler(weights=network, directions=4, device="cpu")
+    scan = truth_scan(count, noise=20.0)
+    mask = Volume(np.ones(SHAPE, np.uint8), scan.image.affine)
+    check = leave_out(upsample(scan, upsampler=upsampler, mask=mask), upsampler, Progress())
+    assert check.scores.keys() == methods
+    for name, score in check.scores.items():
+        assert score.mae == pytest.approx(np.mean([row.mae[name] for row in check.rows]), rel=1e-4), name
+    if "sh_all" in methods:
+        assert 0.6 < check.scores["sh_all"].mae / check.scores["sh"].mae < 1.05  # hardly more directions, hardly better
+
+
+@pytest.mark.parametrize(
     ("smoothing", "added", "told", "level"),
     [(1e-7, 0.0, "Spherical harmonics are as good here", "doubtful"), (1e-7, 3.0, "are better here", "doubtful")],
 )

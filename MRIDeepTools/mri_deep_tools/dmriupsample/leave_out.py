@@ -233,13 +233,14 @@ def _run(outcome: LeaveOut, shell: Shell, upsampler: Upsampler, progress: Progre
     signal, tensors, example = 0.0, {}, None
     for number, fold in enumerate(folds):
         found = _predictions(fold, shell, upsampler, mask, _part_of(progress, number, len(folds)))
+        if not any(len(one.others) > len(one.context) for one in folds):
+            found.pop("sh_all", None)  # the same as from the same directions
         truth = scan.image.data[mask][:, fold.held].astype(np.float32)
         signal += float(truth.sum(dtype=np.float64))
         for name, values in found.items():
             error = np.abs(values - truth)
             sums[name] = sums.get(name, 0) + error.sum(axis=1, dtype=np.float64)
             squares[name] = squares.get(name, 0.0) + float(np.square(error, dtype=np.float64).sum())
-            found[name] = values
         rows += _rows(scan, fold, truth, found)
         if number == 0:
             tensors = _tensors(scan, fold, found, mask, shell)
@@ -292,9 +293,7 @@ def _predictions(
         return sh_predict(inside[:, which], table.world[which], table.world[fold.held])
 
     if shell.choice is not None and len(fold.context) >= coefficients_of(2):
-        found["sh"] = harmonics(fold.context)
-        if len(fold.others) > len(fold.context):
-            found["sh_all"] = harmonics(fold.others)
+        found |= {"sh": harmonics(fold.context), "sh_all": harmonics(fold.others)}
     mean = inside[:, fold.context].mean(axis=1, keepdims=True)
     found["mean"] = np.repeat(mean, len(fold.held), axis=1)
     return found
