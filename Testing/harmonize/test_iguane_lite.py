@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from mri_deep_tools.harmonize.engine import GeneratorEngine, engine_bytes
 from mri_deep_tools.harmonize.network import Generator, GeneratorSpec, apart, together
+from mri_deep_tools.harmonize.simulated_sites import Site, draw_site
+from mri_deep_tools.harmonize.template import load_template
 from mri_deep_tools.harmonize.weights import load_generator, save_network
+from mri_deep_tools.models import model_path
 
 
 @pytest.fixture
@@ -52,3 +58,34 @@ def test_phases_are_part_of_the_weights(phased, tmp_path):
     assert found.spec == phased.spec
     image = torch.rand(1, 1, 16, 16, 16) - 0.5
     assert torch.equal(found(image), phased(image))
+
+
+# --- the bundled model ------------------------------------------------------------------------------------------
+
+
+def shown_by(site: Site, tissue: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """Return every fourth voxel of a brain as a site shows it, median 0, background 0."""
+    values = site.curve(tissue)
+    return np.where(brain, values / np.median(values[brain]) - 1, 0).astype(np.float32)
+
+
+def test_bundled_model_makes_sites_alike():
+    """A real average brain, shown with eight contrasts that the training did not have."""
+    network = load_generator(model_path("iguane-lite"))
+    assert network.spec == GeneratorSpec(width=8, levels=3, phases=4)
+    network.spec = replace(network.spec, phases=1)  # every fourth voxel is one phase
+    template = load_template().data[11:171, 13:205, 1:161][::4, ::4, ::4]
+    brain, white = template > 0, np.percentile(template[template > 0], 90)
+    tissue = template / white
+    parts = [brain & (tissue > low) & (tissue <= high) for low, high in ((0.2, 0.6), (0.6, 0.85), (0.85, 2))]
+    before, after = [], []
+    for seed in range(8):
+        seen = shown_by(draw_site(np.random.default_rng([321, seed])), tissue, brain)
+        with torch.no_grad():
+            made = network(torch.from_numpy(seen)[None, None])[0, 0].numpy()
+        before.append([seen[part].mean() for part in parts])
+        after.append([made[part].mean() for part in parts])
+        assert np.corrcoef(made[brain], seen[brain])[0, 1] > 0.9
+        assert np.isfinite(made).all()
+    spread_before, spread_after = np.std(before, axis=0).mean(), np.std(after, axis=0).mean()
+    assert spread_after < 0.6 * spread_before, (spread_before, spread_after)
