@@ -63,7 +63,7 @@ def test_page_names_only_controls_that_exist():
     for path in REPOSITORY.glob("*/Resources/UI/*.ui"):
         texts |= set(re.findall(r"<string>([^<]+)</string>", path.read_text(encoding="utf-8")))
     texts |= {"MRI Deep Tools", "Harmonize", "SynthSegment", "Repair", "Cancel"}  # titles, and words that stand in the code
-    texts.add("DMRIUpsample")
+    texts |= {"DMRIUpsample", "SuperResolve"}
     for words in re.findall(r"\*\*([^*]+)\*\*", PAGE.read_text(encoding="utf-8")):
         parts = words.split(" / ")
         if words[0].isupper() and "." not in words and words not in ("MRIDeepTools", "PyTorch"):

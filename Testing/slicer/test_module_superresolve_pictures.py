@@ -55,7 +55,7 @@ def test_pictures_of_a_super_resolved_brain(host, case, folder, tmp_path):  # no
     widget = case.widget()
     wait_idle(host, widget, 120)
     slices_known(host, widget)
-    before = grab_panel(host, case, tmp_path / "before.png")
+    before = grab_panel(host, case, folder / "SuperResolve-slices.png")
     assert pixels(before).shape[0] <= 880
     widget.panel.parameters.aligned = True
     widget.ui.applyButton.click()
