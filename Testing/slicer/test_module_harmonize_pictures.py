@@ -31,14 +31,17 @@ def bundled() -> bool:
 
 
 def site_scan():
-    """Add the template's brain, as another scanner might have taken it."""
+    """Add the template's brain, as another scanner might have taken it: contrast, bias field and noise differ."""
     from mri_deep_tools.harmonize.template import load_template
-    from mri_deep_tools.sample_scans import other_site
 
     template = load_template(None)
-    scan = other_site(template)
-    values = scan.data[::STEP, ::STEP, ::STEP].astype(np.float32)
-    return add_scan("Site B T1w", values, template.affine @ np.diag([STEP, STEP, STEP, 1.0]))
+    values = template.data[::STEP, ::STEP, ::STEP].astype(np.float32)
+    high = float(np.percentile(values[values > 0], 99))
+    ramp = 1 + 0.2 * np.linspace(-1, 1, values.shape[1])[None, :, None]
+    noise = np.random.default_rng(4).normal(0, 0.015, values.shape)
+    values = np.where(values > 0, np.clip((values / high) ** 1.5 * ramp + noise, 0.01, None) * 900, 0)
+    affine = template.affine @ np.diag([STEP, STEP, STEP, 1.0])
+    return add_scan("Site B T1w", values.astype(np.float32), affine)
 
 
 @pytest.fixture
