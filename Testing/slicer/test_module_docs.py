@@ -62,7 +62,7 @@ def test_page_names_only_controls_that_exist():
     texts = set()
     for path in REPOSITORY.glob("*/Resources/UI/*.ui"):
         texts |= set(re.findall(r"<string>([^<]+)</string>", path.read_text(encoding="utf-8")))
-    texts |= {"MRI Deep Tools", "Harmonize", "SynthSegment", "Repair", "Cancel"}  # titles, and words that stand in the code
+    texts |= {"MRI Deep Tools", "Harmonize", "SynthSegment", "Repair", "Cancel"}  # titles, and words of the code
     texts |= {"DMRIUpsample", "SuperResolve"}
     for words in re.findall(r"\*\*([^*]+)\*\*", PAGE.read_text(encoding="utf-8")):
         parts = words.split(" / ")
