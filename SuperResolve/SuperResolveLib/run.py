@@ -90,6 +90,8 @@ def plain_words(text: str) -> str:
     """Return a sentence of the core with the scans in place of the files that stand for them, for the panel."""
     for file, words in (("T2w.nii", _("the T2w scan")), ("T1w.nii", _("the T1w scan"))):
         text = text.replace(file, words)
+    text = text.replace("see 'mri-deep-tools models list' for where it is", _("see the home module"))
+    text = text.replace("say --slice-direction and --slice-spacing", _("set direction and spacing under Slices"))
     return for_the_panel(text)
 
 
