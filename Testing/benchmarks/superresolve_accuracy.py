@@ -16,16 +16,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from mri_deep_tools.geometry import resample_to
+from mri_deep_tools.geometry import Crop, Reorient, resample_to
 from mri_deep_tools.superresolve.metrics import similarity
 from mri_deep_tools.superresolve.predict import SuperResolver
 from mri_deep_tools.superresolve.preprocess import Scaling
 from mri_deep_tools.superresolve.simulate import SliceStack, acquire, array_axis
 from mri_deep_tools.superresolve.simulate_pairs import PairConfig, SimulatedPair, simulate_pair
-from mri_deep_tools.volume import list_images, read_volume
+from mri_deep_tools.volume import Volume, list_images, read_volume
 
 DIRECTIONS = ("axial", "coronal", "sagittal")
-SHAPE = [180, 240, 180]  # whole numbers of slices of every thickness, so that grids coincide
+SHAPE = (120, 180, 120)  # around the brain; whole numbers of slices of every thickness, so that grids coincide
 WAYS = ("cubic", "t1w+t2w", "t2w alone")
 
 
@@ -52,8 +52,8 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for number in range(len(paths) * args.number):
         labels = paths[number % len(paths)]
-        config = PairConfig(output_shape=SHAPE, misalignment=args.misalignment)
-        pair = simulate_pair(read_volume(labels), args.seed + number, config)
+        config = PairConfig(output_shape=[256] * 3, misalignment=args.misalignment)
+        pair = cropped(read_volume(labels), simulate_pair(read_volume(labels), args.seed + number, config))
         for direction in args.directions:
             for size in args.thickness:
                 stack = SliceStack(array_axis(pair.t2, direction), float(size), float(size), args.profile)
@@ -68,6 +68,16 @@ def main() -> None:
             writer = csv.DictWriter(stream, rows[0].keys())
             writer.writeheader()
             writer.writerows(rows)
+
+
+def cropped(labels: Volume, pair: SimulatedPair) -> SimulatedPair:
+    """Return a pair cut down to the region of the label map's brain."""
+    brain = np.argwhere(np.isin(Reorient.to_ras(labels).apply(labels).data, (2, 3, 41, 42)))
+    middle = (brain.min(0) + brain.max(0)) // 2
+    start = [int(np.clip(m - n // 2, 0, s - n)) for m, n, s in zip(middle, SHAPE, pair.t1.shape3, strict=True)]
+    stop = [a + n for a, n in zip(start, SHAPE, strict=True)]
+    box = Crop(tuple(start), tuple(stop), pair.t1.shape3)  # type: ignore[arg-type]
+    return SimulatedPair(box.apply(pair.t1), box.apply(pair.t2), pair.drawn)
 
 
 def compare(

@@ -10,6 +10,7 @@ from mri_deep_tools.superresolve import SuperResolver, acquire, superresolve
 from mri_deep_tools.superresolve.honesty import check_honesty
 from mri_deep_tools.superresolve.predict import SuperResolveOptions
 from mri_deep_tools.superresolve.simulate import SliceStack, array_axis
+from mri_deep_tools.superresolve.simulate_pairs import PairConfig, simulate_pair
 from mri_deep_tools.volume import Volume, read_volume, write_volume
 
 WHERE = {"registered": True, "threads": 1}
@@ -293,9 +294,37 @@ def test_options_that_contradict(options, expected):
         SuperResolveOptions(**options)
 
 
+def test_the_bundled_model_steps_in_and_says_so():
+    resolver = SuperResolver()
+    assert resolver.model == "superresolve-lite"
+    assert "baby-ai is not installed" in resolver.note
+    assert SuperResolver(model="superresolve-lite").note == ""
+
+
+def test_the_bundled_model_gains_on_cubic_interpolation_with_t1w_and_without():
+    """On a head drawn from shells, which is none of its training data."""
+    labels = np.zeros((64, 72, 64), dtype=np.int32)
+    grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in labels.shape), indexing="ij")
+    radius = np.sqrt(sum(axis**2 for axis in grid)) + 0.08 * np.sin(9 * grid[0]) * np.cos(11 * grid[1]) * np.sin(
+        8 * grid[2]
+    )
+    for limit, code in ((0.95, 516), (0.85, 24), (0.78, 3), (0.6, 2), (0.25, 4)):
+        labels[radius < limit] = code
+    config = PairConfig(output_shape=[60, 60, 60], random_contrast=0.0, misalignment=0.2)
+    pair = simulate_pair(Volume(labels, np.eye(4)), 7, config)
+    thick = acquire(pair.t2, SliceStack(1, 4.0, 4.0), noise=0.01)
+    for t1 in (pair.t1, None):
+        result = superresolve(thick, t1, model="superresolve-lite", registered=True)
+        error = {
+            name: np.mean((resample_to(volume, pair.t2.shape3, pair.t2.affine, order=3).data - pair.t2.data) ** 2)
+            for name, volume in (("plain", result.interpolated), ("found", result.image))
+        }
+        assert 10 * np.log10(error["plain"] / error["found"]) > 0.5  # dB
+
+
 def test_models_that_are_not_there():
     with pytest.raises(WeightsError, match="not on this machine") as caught:
-        SuperResolver(registered=True)
+        SuperResolver(model="baby-ai", registered=True)
     assert "huggingface.co/almalennartsson/baby-ai" in str(caught.value)
     with pytest.raises(RequestError, match="not for super-resolution"):
         SuperResolver(model="synthseg-2.0")

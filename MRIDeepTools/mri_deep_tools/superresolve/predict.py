@@ -218,7 +218,7 @@ def superresolve(
     ----------
     t2, t1 : image files, folders with one DICOM series each, or Volumes. Without ``t1`` the model must be one that
         was trained for that (``superresolve-lite``).
-    model : name from the list of models; None takes ``baby-ai``.
+    model : name from the list of models; None takes ``baby-ai`` where it is installed, else ``superresolve-lite``.
     weights : in place of ``model``: a ``.pth`` of the published network, or ``.safetensors`` of our training.
     registered : the scans lie in one world space already, so nothing is registered. On one grid of 1 mm voxels they
         are used as they are (the published form).
@@ -253,9 +253,15 @@ def _find_weights(options: SuperResolveOptions) -> tuple[str, Path, str]:
         if not path.is_file():
             raise WeightsError(f"weights file {path.name} does not exist", "check the name")
         return path.name, path, ""
-    from ..models import get_model, model_path
+    from ..models import get_model, model_path, model_status
 
     name, note = options.model or DEFAULT_MODEL, ""
+    if options.model is None and not options.compatible and model_status(DEFAULT_MODEL) == "absent":
+        name = LITE_MODEL
+        note = (
+            f"the small bundled model {LITE_MODEL} is used, because {DEFAULT_MODEL} is not installed; "
+            "see 'mri-deep-tools models list' for where it is"
+        )
     if get_model(name).task != "superresolve":
         raise RequestError(f"the model {name} is not for super-resolution", "see `mri-deep-tools models list`")
     return name, model_path(name), note
