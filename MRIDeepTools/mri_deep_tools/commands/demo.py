@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress
+from .demo_tasks import TASKS
 from .options import add_common_options
 from .outputs import OutputSet, check_outputs
 from .segment_jobs import Job, Plan
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     MRIDeepToolsError : a missing extra or model, an output that exists or cannot be written.
 
     """
+    from ..models import model_status
     from ..synthsegment.predict import Segmenter
     from .segment_run import Batch
 
@@ -54,7 +56,9 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     ]
     pictures = [folder / f"{name}_overlay.png" for name in NAMES]
     report = folder / "report.html"
-    check_outputs([*(job.scan for job in jobs), *pictures, report], [], overwrite=args.overwrite)
+    tasks = [task for task in TASKS if model_status(task.model) == "bundled"]
+    pages = [folder / task.folder / "report.html" for task in tasks]
+    check_outputs([*(job.scan for job in jobs), *pictures, report, *pages], [], overwrite=args.overwrite)
     segmenter = Segmenter(
         model=None if args.weights else args.model or "synthseg-lite",
         weights=args.weights,
@@ -74,15 +78,16 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     )
     batch.check(overwrite=args.overwrite)
     batch.run()
+    more = [section for task in tasks for section in task.run(folder / task.folder, args, progress)]
     with OutputSet() as files:
         drawn = [
             _draw(scan, result, files.path(path)) for scan, result, path in zip(scans, results, pictures, strict=True)
         ]
         record = json.loads(jobs[0].labels.with_name(f"{next(iter(NAMES))}_dseg.json").read_text(encoding="utf-8"))
-        _write_page(files.path(report), results, drawn, record)
+        _write_page(files.path(report), results, drawn, record, more)
     if not args.quiet and args.progress != "json":
         sys.stdout.write(f"{_volumes_text(results)}\nThe report is {report}\n")
-    progress.result(outputs=[str(path) for path in (*(job.labels for job in jobs), *pictures, report)])
+    progress.result(outputs=[str(path) for path in (*(job.labels for job in jobs), *pictures, report, *pages)])
 
 
 def _write_scans(paths: Sequence[Path]) -> list[Volume]:
@@ -106,14 +111,18 @@ def _draw(scan: Volume, result: SegmentationResult, path: Path) -> Path:
 
 
 def _write_page(
-    path: Path, results: Sequence[SegmentationResult], pictures: Sequence[Path], record: dict[str, Any]
+    path: Path,
+    results: Sequence[SegmentationResult],
+    pictures: Sequence[Path],
+    record: dict[str, Any],
+    more: Sequence[Section],
 ) -> None:
     from ..report import Picture, Text, write_report
     from ..synthsegment.report import volume_tables
 
     sections: list[Section] = [
         Text(
-            "What this shows",
+            "Segmentation",
             [
                 "A template brain was segmented twice: as it is, and as a scan of another contrast with thick slices "
                 "that was simulated from it. No scan of a patient is involved. The same network did both, without "
@@ -126,6 +135,7 @@ def _write_page(
         alt = "Axial, coronal and sagittal slices with the segmented structures in colour."
         sections.append(Picture(title, picture, alt, f"{sum(result.seconds.values()):.0f} s on {result.device}"))
     sections.append(_comparison(results))
+    sections += more
     sections += volume_tables(results[0].volumes_mm3)
     write_report(
         path, title="MRI Deep Tools: demonstration", subtitle=results[0].model, sections=sections, record=record
