@@ -47,7 +47,7 @@ def metrics(folder) -> list[dict[str, str]]:
     return [row for path in paths for row in csv.DictReader(path.open())]
 
 
-@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("precision", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
 def test_golden_steps(golden, weights, tmp_path, precision):
     shutil.copy(golden("train", "data.tfrecord.gz"), tmp_path / "one.tfrecord.gz")
     options = PackOptions((1000, 2000, 3000), frame="stored", crop=False)
