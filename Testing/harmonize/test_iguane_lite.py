@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from mri_deep_tools.harmonize.engine import GeneratorEngine, engine_bytes
-from mri_deep_tools.harmonize.network import Generator, GeneratorSpec, apart, together
+from mri_deep_tools.harmonize.network import Generator, GeneratorSpec, apart, together, without_lattice
 from mri_deep_tools.harmonize.simulated_sites import Site, draw_site
 from mri_deep_tools.harmonize.template import load_template
 from mri_deep_tools.harmonize.weights import load_generator, save_network
@@ -37,9 +38,26 @@ def test_every_phase_is_an_image_of_its_own(phased):
     image = torch.rand(16, 16, 24) - 0.5
     plain = Generator(GeneratorSpec(width=2, levels=2)).eval()
     plain.load_state_dict({k: v for k, v in phased.state_dict().items() if k != "phases"})
-    made = phased(image[None, None])[0, 0]
-    one = plain(image[None, None, 1::2, ::2, 1::2])[0, 0]
-    torch.testing.assert_close(made[1::2, ::2, 1::2], one, atol=1e-5, rtol=0)
+    expected = torch.empty_like(image)
+    for x, y, z in itertools.product(range(2), repeat=3):
+        expected[x::2, y::2, z::2] = plain(image[None, None, x::2, y::2, z::2])[0, 0]
+    expected = without_lattice(image[None, None], expected[None, None])
+    torch.testing.assert_close(phased(image[None, None]), expected, atol=1e-5, rtol=0)
+
+
+def test_a_lattice_goes_and_borders_stay():
+    """A linear change with a lattice of period 4 upon it, across a sharp border."""
+    image = torch.full((1, 1, 32, 32, 32), -0.3)
+    image[..., 16:] = 0.4
+    image[:, :, :3] = 0  # background
+    lattice = torch.zeros_like(image)
+    lattice[:, :, ::4, ::4] = 0.1
+    made = without_lattice(image, 0.8 * image + 0.05 + lattice)
+    inner = (slice(None), slice(None), slice(12, 28), slice(8, 24), slice(8, 24))
+    left = made[inner] - 0.8 * image[inner] - 0.05
+    assert left.std() < 0.15 * lattice[inner].std()
+    assert (left.mean(dim=(2, 3)) - lattice.mean()).abs().max() < 0.01  # on both sides of the border, and at it
+    assert torch.equal(made[:, :, :3], (0.05 + lattice)[:, :, :3])
 
 
 @pytest.mark.parametrize("shape", [(16, 16, 24), (13, 20, 18)])

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .network import DEVIATION_EPSILON, Block, Generator, GeneratorSpec
+from .network import DEVIATION_EPSILON, Block, Generator, GeneratorSpec, without_lattice
 
 __all__ = ["GeneratorEngine", "engine_bytes"]
 
@@ -69,14 +69,15 @@ class GeneratorEngine:
     def _run_phases(self, image: Tensor, report: Callable[[float], None]) -> Tensor:
         """Run every phase of an image on its own; see :class:`.network.GeneratorSpec`."""
         step, shape = self.spec.phases, image.shape
-        ends = self.spec.padding(shape)
+        ends, given = self.spec.padding(shape), image
         image = F.pad(image, [part for end in reversed(ends) for part in (0, end)])
         out = torch.empty_like(image)
         for number, (x, y, z) in enumerate(itertools.product(range(step), repeat=3), 1):
             part = (slice(x, None, step), slice(y, None, step), slice(z, None, step))
             out[part] = self._run(image[part].contiguous(), lambda done: None)
             report(number / step**3)
-        return out[: shape[0], : shape[1], : shape[2]].contiguous()
+        made = out[: shape[0], : shape[1], : shape[2]].contiguous()
+        return without_lattice(given[None, None], made[None, None])[0, 0]
 
     def ready(self, weight: Tensor) -> Tensor:
         """Return weights on the engine's device in its arithmetic and layout."""
