@@ -38,7 +38,7 @@ PYTEST := $(ONE_THREAD) MRI_DEEP_TOOLS_SHARED="$(DATA)" $(BIN)/python -m pytest 
 .PHONY: help demo test test-slow check format benchmark wheel clean
 
 help:
-	@echo "make demo       segment a template brain, write a report into $(DEMO_OUTPUT)"
+	@echo "make demo       run every task on sample data, write a report into $(DEMO_OUTPUT)"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the tests that take minutes"
 	@echo "make check      formatting, linting and static types"

@@ -128,6 +128,7 @@ def render_config(config: Any, indent: int = 0) -> str:
             lines.append(render_config(value, indent + 2).rstrip("\n"))
         else:
             plain = list(value) if isinstance(value, tuple) else value
+            plain = plain.tolist() if hasattr(plain, "tolist") else plain  # priors are NumPy tables
             text = yaml.safe_dump([plain], default_flow_style=True, width=1000).strip()[1:-1]
             lines.append(f"{space}{item.name}: {text}")
     return "\n".join(lines) + "\n"

@@ -18,7 +18,7 @@ _AIR_HU = -500.0  # no MR image has values as low as those of air in CT
 
 
 def scan_notes(volume: Any, *, ct: bool = False) -> list[str]:
-    """Return what a person should know before a usable volume (see :func:`MRIDeepToolsLib.input_checks.why_not`) is labelled.
+    """Return what a person should know before a volume that :func:`.input_checks.why_not` accepts is labelled.
 
     Parameters
     ----------

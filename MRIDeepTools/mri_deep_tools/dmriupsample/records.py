@@ -22,7 +22,7 @@ from ..errors import InputError
 __all__ = ["RECORD_SUFFIXES", "Record", "read_record"]
 
 RECORD_SUFFIXES = (".tfrecord", ".tfrecords", ".tfrecord.gz", ".tfrecords.gz")
-_TYPES = {1: np.dtype("<f4"), 6: np.dtype("int8")}
+_TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 6: np.dtype("int8")}
 _WANTED = {"dmri": (1, 4), "bvec": (1, 2), "bval": (1, 1), "mask": (6, 3)}  # type, number of axes
 
 
@@ -130,7 +130,7 @@ def _tensor(data: Any) -> np.ndarray:
             content = value
     if kind not in _TYPES:
         raise MalformedError(f"an array is of type {kind}")
-    array = np.frombuffer(content, dtype=_TYPES[kind])
+    array = np.frombuffer(bytes(content), dtype=_TYPES[kind])
     if array.size != np.prod(sizes, dtype=np.int64):
         raise MalformedError("an array has another size than it says")
     return array.reshape(sizes)

@@ -132,14 +132,14 @@ class _Run:
                 raise WeightsError(
                     "this model needs a T1w scan beside the T2w scan", "give one, or use --model superresolve-lite"
                 )
-            guided = network.spec.start == "guided" and self._can_be_guided()
+            guided, begun = network.spec.start == "guided" and self._can_be_guided(), frame
         with self.progress.stage("super-resolve"):
             if guided:
                 begun = self._guided(frame, t2_to_t1, template_to_t1)
                 scaled = _Scaled.of(begun, self.t2_name, None if self.alone else self.t1_name)
             values, used = self._predict(network, scaled, device, dtype)
         with self.progress.stage("check"):
-            image = self._finished(values, frame, scaled)
+            image = self._finished(values, frame, scaled, begun.t2 if network.spec.residual else None)
             native, interpolated = self._native(image, frame), self._native(frame.t2, frame)
             honesty = self._honesty(native, interpolated, scaled.scaling)
         return Outcome(
@@ -265,12 +265,19 @@ class _Run:
 
         return run_with_fallback(attempt, device, self.progress), used
 
-    def _finished(self, values: np.ndarray, frame: Frame, scaled: _Scaled) -> Volume:
-        """Return the network's answer on the working grid; with ``compatible`` on the padded one, 0..1, float64."""
+    def _finished(self, values: np.ndarray, frame: Frame, scaled: _Scaled, begun: Volume | None) -> Volume:
+        """Return the network's answer on the working grid; with ``compatible`` on the padded one, 0..1, float64.
+
+        What a residual network adds is added to what it was to begin with, whose brightest fluid it saw cut off.
+        """
         padded = frame.t2.with_affine(values, scaled.affine)
         if self.options.compatible:
             return padded
         answer = scaled.unpad(padded)
+        if begun is not None:
+            seen = np.clip((begun.data.astype(np.float64) - scaled.scaling.low) / scaled.scaling.span, 0, 1)
+            unit = (begun.data - scaled.scaling.low) / scaled.scaling.span
+            answer = answer.with_data(answer.data - seen + unit)
         if self.options.intensities == "unit":
             return answer.with_data(answer.data.astype(np.float32))
         intensities = scaled.scaling.undo(answer.data)
