@@ -33,7 +33,8 @@ class ModelFile:
 
     ``size`` is in bytes; ``sha256`` (64 digits) and ``git_blob`` (40 digits, git's id of the content) are as
     published, None where nobody published them; ``sources`` are addresses to fetch it from, best first;
-    ``aliases`` are other names under which people have the same file.
+    ``aliases`` are other names under which people have the same file. ``stated`` files have no published checksum;
+    their source states size and SHA-256 when it is asked (see :mod:`._hub`).
     """
 
     name: str
@@ -42,6 +43,12 @@ class ModelFile:
     git_blob: str | None = None
     sources: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    stated: bool = False
+
+    @property
+    def can_be_fetched(self) -> bool:
+        """True where there is a source, and a checksum to judge what it gives."""
+        return bool(self.sources) and (self.has_checksum or self.stated)
 
     @property
     def has_checksum(self) -> bool:
@@ -211,9 +218,12 @@ def _file(entry: dict[str, Any], model: str) -> ModelFile:
         if fault := source_fault(url):
             raise ValueError(f"{where}: the source {url} cannot be used: {fault}")
     sha256, git_blob = _hexadecimal(entry, "sha256", 64, where), _hexadecimal(entry, "git_blob", 40, where)
-    if (sources or git_blob) and size is None:
+    stated = entry.get("stated", False)
+    if not isinstance(stated, bool) or (stated and (not sources or sha256 or git_blob or size)):
+        raise ValueError(f"{where}: stated is for files with a source and without size and checksums")
+    if (sources or git_blob) and size is None and not stated:
         raise ValueError(f"{where}: a file with sources or a git id needs its size")
-    return ModelFile(name, size, sha256, git_blob, sources, aliases)
+    return ModelFile(name, size, sha256, git_blob, sources, aliases, stated)
 
 
 def _known_keys(entry: dict[str, Any], kind: type, where: str) -> None:

@@ -136,7 +136,7 @@ def test_every_model_says_what_it_needs(clean):
             *("segment", "parcellate", "quality", "harmonize", "superresolve", "upsample-dmri", "template")
         }
         assert {"contrast", "spacing", "dims"} <= set(model.input_needs) and model.description
-        assert model.bundled or model.files[0].has_checksum or not model.files[0].sources
+        assert model.bundled or model.files[0].can_be_fetched or not model.files[0].sources
     assert [model.name for model in models.list_models("parcellate")] == ["synthseg-parc-2.0"]
     assert models.list_models("cooking") == []
     lite = models.get_model("synthseg-lite")
