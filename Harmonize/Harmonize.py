@@ -31,6 +31,7 @@ except ImportError:  # in the source tree each module has a folder of its own; i
 from HarmonizeLib.methods import IGUANE
 from HarmonizeLib.panel import Panel
 from HarmonizeLib.parameters import HarmonizeParameters
+from HarmonizeLib.prediction import Prediction, PredictOptions, PredictRun, why_not_predictor
 from HarmonizeLib.run import HarmonizeOptions, HarmonizeRun
 from HarmonizeLib.scan_choice import likely_scan, why_not_harmonize
 from HarmonizeLib.spaces import is_rigid, scan_to_template
@@ -236,6 +237,44 @@ class HarmonizeLogic(ScriptedLoadableModuleLogic):
         if reason:
             raise nodes.NodeError(reason)
         return HarmonizeRun(scanNode, settings, brain=brain, placement=placement, **targets, **callbacks).start()
+
+    def predict(
+        self,
+        scanNode: Any,
+        *,
+        weights: Any = "",
+        model: str = "",
+        brain: Any = None,
+        placement: Any = None,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> Prediction:
+        """Predict an age or a diagnosis from a T1w volume, wait, and return value, unit, warnings and a table node.
+
+        Parameters
+        ----------
+        scanNode, brain, placement, timeout_s : as for :meth:`process`. The scan is not changed.
+        weights, model : file of a training (.safetensors), or the name of a model that predicts; one of them.
+        options : fields of :class:`HarmonizeLib.prediction.PredictOptions`; also ``on_progress``, ``on_log``,
+            ``on_warning``.
+
+        Raises
+        ------
+        GlueError : as for :meth:`process`, or there is no model.
+
+        """
+        callbacks = {name: options.pop(name) for name in list(options) if name.startswith("on_")}
+        chosen = PredictOptions(weights=str(weights), model=model, **options)
+        checked = {"registered": chosen.registered, "template": chosen.template, "unchecked": chosen.unchecked}
+        reason = why_not_predictor(chosen.model, chosen.weights)
+        reason = reason or why_not_harmonize(scanNode, brain=brain, placement=placement, **checked)
+        if reason:
+            raise nodes.NodeError(reason)
+        run = PredictRun(scanNode, chosen, brain=brain, placement=placement, **callbacks).start()
+        try:
+            return run.wait(timeout_s)
+        finally:
+            run.cancel()
 
 
 class HarmonizeTest(ScriptedLoadableModuleTest):

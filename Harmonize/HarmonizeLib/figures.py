@@ -11,7 +11,7 @@ import slicer
 from MRIDeepToolsLib import nodes
 from slicer.i18n import tr as _
 
-__all__ = ["figures_table", "histogram_chart", "joint_chart", "tissues_table"]
+__all__ = ["figures_table", "histogram_chart", "joint_chart", "prediction_table", "tissues_table"]
 
 POINTS = 3000
 """Voxels drawn in the joint histogram."""
@@ -51,6 +51,11 @@ def figures_table(record: Mapping[str, Any], folder: Path, name: str, keep: Keep
     ]
     rows = [(title, f"{float(value):.{digits}f}", unit) for title, value, unit, digits in known if value is not None]
     return _table(folder / "figures.csv", (_("Figure"), _("Value"), _("Unit")), rows, name, keep)
+
+
+def prediction_table(rows: Sequence[Sequence[str]], folder: Path, name: str, keep: Keep) -> Any:
+    """Return a table of a prediction; ``rows`` are figure, value and unit."""
+    return _table(folder / "prediction-table.csv", (_("Figure"), _("Value"), _("Unit")), rows, name, keep)
 
 
 def tissues_table(record: Mapping[str, Any], folder: Path, name: str, keep: Keep) -> Any:

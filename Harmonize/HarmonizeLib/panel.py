@@ -13,6 +13,8 @@ from slicer.i18n import tr as _
 
 from .methods import IGUANE
 from .parameters import BrainSource, Placement, ResultSpace
+from .predict_panel import PredictSection
+from .prediction import Prediction, PredictOptions, PredictRun
 from .results import ResultsPanel, show_comparison
 from .run import HarmonizeOptions, HarmonizeRun
 from .scan_choice import scan_notes, why_not_harmonize
@@ -36,12 +38,15 @@ class Panel(RunPanel):
 
     def __init__(self, ui: Any, logic: Any) -> None:
         super().__init__(ui, logic)
+        self._predicting = False
+        self.prediction = PredictSection(ui, self._predictor_chosen, self.on_predict)
+        ui.predictorPathLineEdit.connect("currentPathChanged(QString)", self._predictor_file_chosen)
         self.results = ResultsPanel(ui)
         labels = (ui.maskStateLabel, ui.biasStateLabel, ui.placeStateLabel, ui.modelStateLabel)
         self.stages = Checklist(labels)
         ui.templatePathLineEdit.currentPath = settings.get("harmonizeTemplate")
         ui.templatePathLineEdit.connect("currentPathChanged(QString)", self._template_chosen)
-        for section in (ui.inputsCollapsibleButton, ui.advancedCollapsibleButton):
+        for section in (ui.inputsCollapsibleButton, ui.advancedCollapsibleButton, ui.predictCollapsibleButton):
             section.connect("contentsCollapsed(bool)", self.update)  # not all rows of a section are always shown
         self.update()
 
@@ -53,6 +58,7 @@ class Panel(RunPanel):
         self.models.show_about()
         if parameters is None:
             self.apply.set_ready(_("Choose a T1w scan."))
+            ui.predictButton.enabled = False
             return
         ui.weightsLabel.visible = ui.weightsPathLineEdit.visible = self.own_weights
         self.models.choose(parameters.model)
@@ -67,6 +73,7 @@ class Panel(RunPanel):
         self.apply.set_ready(reason or self.why_not_weights(), self.what_comes_first())
         self.stages.tell(parameters.madeStages)
         self.results.show(parameters)
+        self.prediction.update(parameters, self._why_not({}), busy=self.work is not None)
 
     @property
     def _head_is_there(self) -> bool:
@@ -93,7 +100,8 @@ class Panel(RunPanel):
             "transform": parameters.transform if parameters.makeTransform else None,
         }
 
-    def _why_not(self) -> str:
+    def _why_not(self, targets: dict[str, Any] | None = None) -> str:
+        """Return why the inputs cannot be used, or the outputs (those of the panel, unless given)."""
         parameters = self.scene_parameters
         return why_not_harmonize(
             parameters.inputVolume,
@@ -103,8 +111,20 @@ class Panel(RunPanel):
             registered=parameters.placement == Placement.REGISTERED,
             template=self._options().template,
             unchecked=parameters.unchecked,
-            targets=self._targets(),
+            targets=self._targets() if targets is None else targets,
         )
+
+    def _machine_known(self, info: Any) -> None:
+        self.prediction.set_models(info.get("models") or [])
+        super()._machine_known(info)
+
+    def _predictor_chosen(self, name: str) -> None:
+        if self.parameters is not None:
+            self.parameters.predictor = name
+
+    def _predictor_file_chosen(self, path: str) -> None:
+        settings.set_value("predictWeights", path)
+        self.update()
 
     def _template_chosen(self, path: str) -> None:
         settings.set_value("harmonizeTemplate", path)
@@ -115,25 +135,46 @@ class Panel(RunPanel):
     @property
     def failure_text(self) -> str:
         """What the dialog says when something unforeseen happens."""
-        return _("The scan could not be harmonized.")
+        return _("Nothing could be predicted.") if self._predicting else _("The scan could not be harmonized.")
+
+    def on_apply(self) -> None:
+        """Harmonize, after what must be there first."""
+        self._run_as(predicting=False)
+
+    def on_predict(self) -> None:
+        """Predict, after what must be there first."""
+        self._run_as(predicting=True)
+
+    def _run_as(self, *, predicting: bool) -> None:
+        if self._preparing or self.work is not None:
+            return
+        self._predicting = predicting
+        super().on_apply()
+        if predicting and self.work is None:  # nothing was started: Apply is as it was
+            self.ui.applyButton.enabled = not (self._why_not() or self.why_not_weights())
+
+    def _begin(self, work: Any, text: str) -> None:
+        super()._begin(work, text)
+        self.prediction.begin()
 
     def needed_models(self) -> list[Any]:
         """Return the facts of the models that a run needs and that are not on this computer."""
+        if self._predicting:
+            return self.prediction.needed_models(self.scene_parameters)
         options = self._options()
         return [] if options.weights else options.method.needed_models(options.model, self._models)
 
-    def make_run(self) -> HarmonizeRun:
+    def make_run(self) -> HarmonizeRun | PredictRun:
         """Return the run that the panel describes, not started."""
         self.stages.begin()
-        return HarmonizeRun(
-            self.scene_parameters.inputVolume,
-            self._options(),
-            **self._given(),
-            **self._targets(),
-            on_progress=self._progressed,
-            on_log=self.progress.log,
-            on_done=self._done,
-        )
+        scan, options = self.scene_parameters.inputVolume, self._options()
+        told = {"on_progress": self._progressed, "on_log": self.progress.log, "on_done": self._done}
+        if not self._predicting:
+            return HarmonizeRun(scan, options, **self._given(), **self._targets(), **told)
+        names = ("skull_stripped", "hd_bet", "bias_correction", "registered", "template", "unchecked")
+        same = {name: getattr(options, name) for name in names}
+        chosen = PredictOptions(**self.prediction.choice(self.scene_parameters), **same)
+        return PredictRun(scan, chosen, **self._given(), **told)
 
     def _options(self) -> HarmonizeOptions:
         parameters = self.scene_parameters
@@ -162,6 +203,11 @@ class Panel(RunPanel):
     def take_outputs(self, outputs: Any) -> None:
         """Remember and show what a run made."""
         parameters = self.scene_parameters
+        if isinstance(outputs, Prediction):
+            with slicer.util.NodeModify(parameters):
+                parameters.madePrediction, parameters.madePredictionNotes = outputs.table, outputs.warnings
+                parameters.madePredictionDisclaimer = outputs.disclaimer
+            return
         with slicer.util.NodeModify(parameters):
             parameters.madeBefore, parameters.madeResult = outputs.before, outputs.result
             parameters.madeChangeMap, parameters.madeFactor = outputs.change, outputs.factor

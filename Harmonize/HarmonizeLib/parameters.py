@@ -80,6 +80,7 @@ class HarmonizeParameters:
     placement: Placement = Placement.REGISTER
     givenTransform: vtkMRMLLinearTransformNode
     model: str = ""
+    predictor: str = ""
     result: vtkMRMLScalarVolumeNode
     makeChangeMap: bool = True
     changeMap: vtkMRMLScalarVolumeNode
@@ -102,3 +103,6 @@ class HarmonizeParameters:
     madeFactor: float = 1.0
     madeStages: dict[str, str]
     madeWarnings: list[str]
+    madePrediction: vtkMRMLTableNode
+    madePredictionNotes: list[str]
+    madePredictionDisclaimer: str = ""

@@ -21,7 +21,15 @@ from .masks import export_mask
 from .methods import IGUANE, Method
 from .spaces import import_transform, scan_to_template, write_transform
 
-__all__ = ["HarmonizeOptions", "HarmonizeOutputs", "HarmonizeRun", "RunFailedError", "plain_words"]
+__all__ = [
+    "HarmonizeOptions",
+    "HarmonizeOutputs",
+    "HarmonizeRun",
+    "RunFailedError",
+    "export_scan",
+    "plain_words",
+    "read_record",
+]
 
 MEDIAN = 500.0
 """Brain median that the core normalises to."""
@@ -102,6 +110,19 @@ def plain_words(text: str) -> str:
     return for_the_panel(text[:1].upper() + text[1:])
 
 
+def export_scan(scan: Any, folder: Path, brain: Any, placement: Any, *, registered: bool) -> list[Any]:
+    """Write a scan, and mask and transform where given, into a folder; return the words for mask and transform."""
+    nodes.export_volume(scan, folder / "scan.nii")
+    words: list[Any] = []
+    if brain is not None:
+        export_mask(brain, scan, folder / "mask-in.nii")
+        words += ["--mask", folder / "mask-in.nii"]
+    if registered or placement is not None:
+        write_transform(folder / "place.tfm", scan_to_template(scan, placement))
+        words += ["--transform", folder / "place.tfm"]
+    return words
+
+
 @dataclass
 class HarmonizeOutputs:
     """The nodes that a run made or filled, and what it has to say.
@@ -165,14 +186,8 @@ class HarmonizeRun(SceneRun):
     def arguments(self, folder: Path) -> list[Any]:
         """Write scan, mask and transform into the job's folder and return the words of the command."""
         scan, options = self.inputs["input"], self.options
-        nodes.export_volume(scan, folder / "scan.nii")
-        words: list[Any] = [options.method.command, folder / "scan.nii", folder / "result.nii"]
-        if self.brain is not None:
-            export_mask(self.brain, scan, folder / "mask-in.nii")
-            words += ["--mask", folder / "mask-in.nii"]
-        if options.registered or self.placement is not None:
-            write_transform(folder / "place.tfm", scan_to_template(scan, self.placement))
-            words += ["--transform", folder / "place.tfm"]
+        given = export_scan(scan, folder, self.brain, self.placement, registered=options.registered)
+        words: list[Any] = [options.method.command, folder / "scan.nii", folder / "result.nii", *given]
         words += ["--change", folder / "change.nii", "--save-transform", folder / "transform.tfm"]
         words += ["--save-mask", folder / "mask.nii"] if options.mask or options.keep_head else []
         words += ["--save-preprocessed", folder / "prepared.nii"] if options.space == "template" else []
@@ -187,7 +202,7 @@ class HarmonizeRun(SceneRun):
     def take_in(self, outcome: Any) -> HarmonizeOutputs:
         """Make nodes of the files of the core."""
         scan, folder = self.guard.node("input"), self.job.folder
-        record, told = _record(folder / "result.json"), outcome.results[-1] if outcome.results else {}
+        record, told = read_record(folder / "result.json"), outcome.results[-1] if outcome.results else {}
         outputs = HarmonizeOutputs(
             stages={str(name): str(value) for name, value in (record.get("Stages") or {}).items()},
             warnings=[plain_words(text) for text in outcome.warnings],
@@ -267,7 +282,7 @@ class HarmonizeRun(SceneRun):
                 node.SetAttribute("MRIDeepTools.Synthetic", None)
 
 
-def _record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
     """Return the core's record of a run; empty when it cannot be read."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -76,12 +76,20 @@ class ModelChoice:
     task : of the models that are offered.
     hidden : names of models that are chosen by other controls.
     on_changed : called with the name ("" for the best one, OWN_WEIGHTS) when the person chooses.
+    nothing : text of the entry "" where no model is taken by itself.
 
     """
 
     def __init__(
-        self, combo: Any, about: Any, task: str, on_changed: Callable[[str], None], hidden: Sequence[str] = ()
+        self,
+        combo: Any,
+        about: Any,
+        task: str,
+        on_changed: Callable[[str], None],
+        hidden: Sequence[str] = (),
+        nothing: str = "",
     ) -> None:
+        self._first = nothing or _("Best on this computer")
         self._combo, self._about, self._task, self._hidden = combo, about, task, tuple(hidden)
         self._on_changed = on_changed
         self._models: list[Model] = []
@@ -107,7 +115,7 @@ class ModelChoice:
             self._fill(name)
 
     def _fill(self, chosen: str) -> None:
-        entries = [("", _("Best on this computer"))]
+        entries = [("", self._first)]
         entries += [(model["name"], f"{model['name']} ({status_words(model)})") for model in self._models]
         entries.append((OWN_WEIGHTS, _("Weights of your own...")))
         if chosen not in [name for name, _text in entries]:
@@ -187,6 +195,7 @@ def _task_words(task: str) -> str:
         "parcellate": _("parcels"),
         "quality": _("quality"),
         "harmonize": _("harmonization"),
+        "predict": _("prediction"),
         "superresolve": _("super-resolution"),
         "template": _("template"),
         "upsample-dmri": _("more directions"),

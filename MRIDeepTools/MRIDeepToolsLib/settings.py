@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "superresolveWeights": "",
     "harmonizeWeights": "",
     "harmonizeTemplate": "",
+    "predictWeights": "",
     "offline": False,
 }
 """Names of the settings and what holds until someone changes them."""
