@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def shared_root() -> Path | None:
     """Return the folder of golden data, or None where there is none."""
     root = Path(os.environ.get("MRI_DEEP_TOOLS_SHARED", REPOSITORY.parent / "shared"))
-    return root if (root / "fixtures").is_dir() else None
+    return root.resolve() if (root / "fixtures").is_dir() else None  # tests may change the working folder
 
 
 @pytest.fixture(scope="session")

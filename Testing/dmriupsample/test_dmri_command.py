@@ -93,7 +93,7 @@ def test_everything_is_written_beside_the_image(scan, network, tmp_path, capsys)
     numbers = json.loads((tmp_path / "r.json").read_text())
     assert numbers["Errors"].keys() == {"method", "sh", "sh_all", "mean"} and len(numbers["Directions"]) == 14
     assert numbers["Errors"]["sh"]["MAE"] < numbers["Errors"]["method"]["MAE"]  # the network knows nothing
-    page = (tmp_path / "r.html").read_text()
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "use --method sh" in page and "Main direction" in page and page.count("data:image/png") == 5
     residuals = nib.load(tmp_path / "res.nii.gz").get_fdata()
     assert residuals[~outside].mean() == pytest.approx(numbers["Errors"]["method"]["MAE"], rel=1e-3)

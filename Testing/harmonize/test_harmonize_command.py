@@ -38,7 +38,7 @@ def test_all_outputs_of_one_scan(head, small_weights, shared, tmp_path, capsys):
     assert record["Stages"]["bias field"] == "N4" and record["Registration"]["Overlap"] > 0.9
     assert record["Change"]["Histogram"]["Bins"] == len(record["Change"]["Histogram"]["Before"])
     assert str(tmp_path) not in json.dumps(record)
-    page = (out / "page.html").read_text()
+    page = (out / "page.html").read_text(encoding="utf-8")
     assert "Structural similarity" in page and page.count("data:image/png") == 2 and str(tmp_path) not in page
 
     assert record["Options"]["age"] is None and "Joint" in record["Change"]["Histogram"]

@@ -12,6 +12,8 @@ from dmriupsample_case import wait_planned
 from module_helpers import apply, grab_panel
 from test_module_pictures import PUBLISHED, VIEW, colours, compose, folder, pixels  # noqa: F401 - folder is a fixture
 
+pytestmark = pytest.mark.slow  # real networks on whole scans
+
 SIZE, SPACING = ((64, 76, 60), 2.5) if PUBLISHED else ((32, 36, 30), 5.0)
 
 

@@ -12,6 +12,8 @@ from glue_helpers import affine_of, orientations, rotation
 from module_helpers import apply, message, results_of
 from test_module_dmriupsample import matrix_of
 
+pytestmark = pytest.mark.slow  # real networks on whole scans
+
 FIBRE = np.array([0.48, 0.6, 0.64])
 NARROW = {"init": 6, "ecv11": 8, "ecv21": 8, "ecvl1": 5, "ecvl2": 6, "conv_lstm": 7, "dcvl1": 6, "dcvl2": 8, "dcv11": 9}
 

@@ -15,6 +15,8 @@ from harmonize_case import MODELS, use_fake
 from module_helpers import grab_panel, set_mode, wait_idle
 from test_module_pictures import PUBLISHED, add_scan, colours, folder, pixels  # noqa: F401 - folder is a fixture
 
+pytestmark = pytest.mark.slow  # real networks on whole scans
+
 STEP = 1 if PUBLISHED else 3
 VIEW = (360, 400)
 HEIGHT = 880

@@ -15,6 +15,8 @@ import pytest
 from harmonize_case import numbers, rigid, to_world, transform_node, voxel_to_world
 from module_helpers import add_volume, message, results_of, wait_idle
 
+pytestmark = pytest.mark.slow  # real networks on whole scans
+
 TRUTH = rigid((12, -8, 20), (10, -15, 25))
 """From the template to the scan, RAS mm."""
 

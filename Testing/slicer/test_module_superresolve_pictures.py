@@ -17,6 +17,8 @@ from superresolve_scans import slices_known
 from test_module_pictures import PUBLISHED, VIEW, add_scan, colours, compose, folder, pixels  # noqa: F401
 from test_module_superresolve_real import is_bundled
 
+pytestmark = pytest.mark.slow  # real networks on whole scans
+
 STEP = 1 if PUBLISHED else 3
 
 

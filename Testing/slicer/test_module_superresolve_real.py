@@ -12,6 +12,8 @@ import pytest
 from module_helpers import results_of, wait_idle
 from superresolve_scans import add_guide, add_thick, slices_known
 
+pytestmark = pytest.mark.slow  # real networks on whole scans
+
 
 def is_bundled() -> bool:
     from mri_deep_tools.errors import MRIDeepToolsError
