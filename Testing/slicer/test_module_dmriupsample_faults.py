@@ -16,6 +16,8 @@ from module_helpers import (
     wait_idle,
 )
 
+pytestmark = pytest.mark.slow  # the same code in SynthSegment is tested every time
+
 pytest_plugins = ["dmriupsample_case"]
 DWI = "vtkMRMLDiffusionWeightedVolumeNode"
 

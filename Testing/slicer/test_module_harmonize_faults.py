@@ -18,6 +18,8 @@ from module_helpers import (
     wait_idle,
 )
 
+pytestmark = pytest.mark.slow  # the same code in SynthSegment is tested every time
+
 pytest_plugins = ["harmonize_case"]
 
 

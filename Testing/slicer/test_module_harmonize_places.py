@@ -12,6 +12,8 @@ import pytest
 from harmonize_case import numbers, orientations, rigid, to_world, transform_node, voxel_to_world
 from module_helpers import add_volume
 
+pytestmark = pytest.mark.slow  # the same code in SynthSegment is tested every time
+
 pytest_plugins = ["harmonize_case"]
 
 SPACING = np.array([3.0, 4.0, 5.0])

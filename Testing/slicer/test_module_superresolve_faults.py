@@ -17,6 +17,8 @@ from module_helpers import (
 )
 from superresolve_scans import add_thick
 
+pytestmark = pytest.mark.slow  # the same code in SynthSegment is tested every time
+
 pytest_plugins = ["superresolve_case"]
 
 
