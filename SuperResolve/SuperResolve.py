@@ -12,16 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
     ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
 )
-from slicer.util import VTKObservationMixin
 
 try:
     import MRIDeepToolsLib  # noqa: F401
@@ -29,6 +26,7 @@ except ImportError:  # in the source tree each module has a folder of its own; i
     sys.path.append(str(Path(__file__).resolve().parent.parent / "MRIDeepTools"))
 
 from MRIDeepToolsLib import core_info, nodes, setup_core
+from MRIDeepToolsLib.module_widget import ModuleWidget
 from SuperResolveLib.pair_checks import likely_pair, why_not_pair
 from SuperResolveLib.panel import Panel
 from SuperResolveLib.parameters import SuperResolveParameters
@@ -66,81 +64,21 @@ class SuperResolve(ScriptedLoadableModule):
         return f'<p><a href="{documentation_url()}">{text}</a></p>'
 
 
-class SuperResolveWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """Life cycle of the panel; what it does is in :mod:`SuperResolveLib.panel`."""
+class SuperResolveWidget(ModuleWidget):
+    """The panel in Slicer; what it does is in :mod:`SuperResolveLib.panel`."""
 
-    logic: Any = None
-    panel: Any = None
+    def make_logic(self) -> SuperResolveLogic:
+        """Return the module's logic."""
+        return SuperResolveLogic()
 
-    def __init__(self, parent: Any = None) -> None:
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
+    def make_panel(self) -> Panel:
+        """Return what the panel does."""
+        return Panel(self.ui, self.logic)
 
-    def setup(self) -> None:
-        """Build the panel, once."""
-        ScriptedLoadableModuleWidget.setup(self)
-        widget = slicer.util.loadUI(self.resourcePath("UI/SuperResolve.ui"))
-        self.layout.addWidget(widget)
-        self.ui = slicer.util.childWidgetVariables(widget)
-        self.logic = SuperResolveLogic()
-        self.panel = Panel(self.ui, self.logic)
-        widget.setMRMLScene(slicer.mrmlScene)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneReplaced)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneReplaced)
-        self.use_scene()
-
-    def enter(self) -> None:
-        """Take over what changed while another module was shown."""
-        self.use_scene()
-        self.panel.refresh_machine()
-
-    def exit(self) -> None:
-        """Let go of the parameter node; a run goes on."""
-        self.use_parameters(None)
-
-    def cleanup(self) -> None:
-        """End runs and observers before the module goes."""
-        self.use_parameters(None)
-        if self.panel is not None:
-            self.panel.close()
-        self.removeObservers()
-
-    def onReload(self) -> None:
-        """Load the files of this module again, not only the module file."""
-        for name in [name for name in sys.modules if name.partition(".")[0] == "SuperResolveLib"]:
-            del sys.modules[name]
-        ScriptedLoadableModuleWidget.onReload(self)
-
-    def onSceneStartClose(self, caller: Any, event: str) -> None:
-        """Let go of the parameter node before it is deleted."""
-        self.use_parameters(None)
-
-    def onSceneReplaced(self, caller: Any, event: str) -> None:
-        """The scene was closed, or one was loaded: its parameters are shown."""
-        if self.parent.isEntered:
-            self.use_scene()
-
-    def use_scene(self) -> None:
-        """Show the parameters of the scene; choose scans where none are chosen."""
-        parameters = self.logic.getParameterNode()
+    def choose_inputs(self, parameters: Any) -> None:
+        """Fill inputs that are not chosen yet with likely ones."""
         if parameters.inputVolume is None:
             parameters.inputVolume, parameters.guideVolume = likely_pair()
-        self.use_parameters(parameters)
-
-    def use_parameters(self, parameters: Any) -> None:
-        """Bind the panel to parameters, or to nothing."""
-        if self.panel is None:
-            return
-        if self.panel.parameters is not None:
-            self.removeObserver(self.panel.parameters, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
-        self.panel.bind(parameters)
-        if parameters is not None:
-            self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
-
-    def onParametersModified(self, caller: Any, event: str) -> None:
-        """Follow the parameters."""
-        self.panel.update()
 
 
 class SuperResolveLogic(ScriptedLoadableModuleLogic):
