@@ -25,6 +25,7 @@ from ._cancel import watch_for_cancel
 from .commands.failures import as_told
 from .commands.options import version_text
 from .errors import RequestError
+from .inference import keep_freed_memory
 from .progress import Event, Progress, ProgressCallback, bar_callback, json_callback, null_callback
 from .provenance import DISCLAIMER
 
@@ -112,6 +113,7 @@ def _dispatch(arguments: list[str], progress: Progress, relay: _Relay) -> None:
         args = parser.parse_args(getattr(command, "prepare", list)(arguments[1:]))
         if args.progress == "bar":
             relay.target = bar_callback(quiet=args.quiet)
+        keep_freed_memory()
         command.run(args, progress)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import resource
+import subprocess
+import sys
 
 import numpy as np
 import psutil
@@ -186,3 +189,28 @@ def test_tiles_keep_the_halo_and_refuse_the_impossible():
         plan_tiles((64, 64, 64), 1e6, 1e6, multiple=32, halo=0)
     with pytest.raises(RequestError, match="not a multiple"):
         plan_tiles((10, 32, 32), 1, 1, multiple=32)
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from mri_deep_tools.inference import keep_freed_memory
+if sys.argv[1] == "keep" and not keep_freed_memory():
+    sys.exit(3)
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = faults()
+for _ in range(10):
+    np.ones(8 << 20)
+print(faults() - before)
+"""
+
+
+def test_freed_memory_is_used_again_instead_of_fetched_from_the_system():
+    if not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("the C library has no mallopt")
+    faults = {}
+    for mode in ("keep", "plain"):
+        done = subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True)
+        faults[mode] = int(done.stdout)
+    assert faults["plain"] > 300  # ten times 64 MB, in pages of 4 kB or of 2 MB
+    assert faults["keep"] < faults["plain"] / 5

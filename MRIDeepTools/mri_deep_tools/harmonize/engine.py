@@ -5,8 +5,8 @@ What is saved, and why it is exact to float32 rounding:
 * Tensors are in channels-last order, in which the convolutions of the CPU library are fastest.
 * Activation and statistics are taken in one pass over pieces that stay in the processor's cache, the mean deviation in
   a second one, and the normalisation is applied in place. Sums of pieces are added in double precision.
-* A convolution of a concatenation is the sum of two convolutions, so skip and decoder tensors are never joined; the
-  full-resolution one runs in slabs of planes along X.
+* A convolution of a concatenation is the sum of two convolutions, so skip and decoder tensors are never joined; at full
+  resolution it runs in slabs of planes along X, and its result takes the place of the decoder tensor.
 * The last normalisation is linear, so it is part of the head's weights and never applied.
 
 Statistics are over the whole image, so there are no tiles: a generator that ran in tiles would give another image.
@@ -82,7 +82,10 @@ class GeneratorEngine:
     def ready(self, weight: Tensor) -> Tensor:
         """Return weights on the engine's device in its arithmetic and layout."""
         weight = weight.detach().to(self.device, self.dtype)
-        return weight.contiguous(memory_format=torch.channels_last_3d) if weight.ndim == 5 else weight
+        if weight.ndim != 5:
+            return weight
+        # A copy, since contiguous() leaves the strides of a single input channel, and results follow these strides.
+        return torch.empty_like(weight, memory_format=torch.channels_last_3d).copy_(weight)
 
     def _run(self, image: Tensor, report: Callable[[float], None]) -> Tensor:
         levels = self.spec.levels
@@ -111,23 +114,28 @@ class GeneratorEngine:
         return result
 
     def _joined(self, x: Tensor, skip: Tensor, weights: _Weights) -> Tensor:
-        """Convolve decoder and skip tensors with their parts of a kernel, in slabs along X; returns the sum."""
+        """Return the sum of decoder and skip tensors, each convolved with its part of a kernel; the first is lost."""
         planes = x.shape[2]
         slabs = min(_SLABS, x.numel() * x.element_size() // _SLAB_BYTES) if self.device.type == "cpu" else 1
         if slabs < 2:
             out = F.conv3d(x, weights.kernel, weights.bias, padding=1)
             return out.add_(F.conv3d(skip, weights.skip, padding=1))
-        out, step = torch.empty_like(skip), -(-planes // slabs)
+        step = -(-planes // slabs)
+        last = x[:, :, :0]
         for start in range(0, planes, step):
             stop = min(start + step, planes)
             inner = start > 0 and stop < planes  # has a plane of its neighbours on both sides, so needs no padding
             part, padding = slice(max(start - 1, 0), stop + 1), (0 if inner else 1, 1, 1)
             skipped = 0 if inner else start - part.start
-            keep = slice(skipped, skipped + stop - start)
-            first = F.conv3d(x[:, :, part], weights.kernel, weights.bias, padding=padding)
-            second = F.conv3d(skip[:, :, part], weights.skip, padding=padding)
-            torch.add(first[:, :, keep], second[:, :, keep], out=out[:, :, start:stop])
-        return out
+            first = F.conv3d(x[:, :, part], weights.kernel, weights.bias, padding=padding)[:, :, skipped:]
+            second = F.conv3d(skip[:, :, part], weights.skip, padding=padding)[:, :, skipped:]
+            # The sum takes the place of the decoder tensor, all but the plane that the next slab has yet to read.
+            x[:, :, start - last.shape[2] : start] = last
+            end = stop - start - 1
+            torch.add(first[:, :, :end], second[:, :, :end], out=x[:, :, start : stop - 1])
+            last = first[:, :, end : end + 1] + second[:, :, end : end + 1]
+        x[:, :, planes - 1 :] = last
+        return x
 
     def _normalise(self, x: Tensor, weights: _Weights) -> None:
         """Apply ReLU and normalisation to (1, C, X, Y, Z) in place."""
