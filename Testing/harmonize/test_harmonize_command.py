@@ -135,13 +135,23 @@ def test_further_files_of_a_list_go_to_folders(shared, small_weights, tmp_path):
     ]
 
 
+def test_a_scan_that_is_not_there_fails_alone(shared, small_weights, tmp_path, capsys):
+    (tmp_path / "a_T1w.nii.gz").write_bytes(shared("fixtures", "iguane", "inference_in.nii.gz").read_bytes())
+    (tmp_path / "scans.csv").write_text("path,age\ngone.nii.gz,30\na_T1w.nii.gz,40\n")
+    words = ["harmonize", tmp_path / "scans.csv", tmp_path / "out", "--weights", small_weights["random"]]
+    assert main([str(word) for word in [*words, "--preprocessed", "--quiet"]]) == 1
+    assert "1 of 2 scans failed (gone.nii.gz)" in sentence(capsys)
+    assert (tmp_path / "out" / "a_desc-harmonized_T1w.nii.gz").is_file()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("path\nx.nii.gz\n", "has no column scan"),
+        ("image\nx.nii.gz\n", "has no column scan"),
+        ("path,age\n,50\n", "line 2 of scans.csv names no scan"),
         ("scan\n", "names no scans"),
         ("scan\nnowhere.nii.gz\n", "names nowhere.nii.gz, which does not exist"),
-        ("scan,age\nscan.nii.gz,old\n", "'old' in the table is not a number"),
+        ("scan,age\nscan.nii.gz,old\n", "'old' in line 2 of scans.csv is not a number"),
         ("scan,output\nscan.nii.gz,a.pdf\n", "OUTPUT a.pdf has the wrong suffix"),
         ("scan,mask\nscan.nii.gz,scan.nii.gz\n", "the table names masks"),
     ],

@@ -149,6 +149,14 @@ def test_the_shipped_template_is_a_brain_on_the_grid(template):
     assert np.corrcoef(shipped.data[inside], template.data[inside])[0, 1] > 0.7
 
 
+def test_a_mask_is_no_template(template, tmp_path):
+    write_volume(template.with_data((template.data > 0).astype(np.uint8)), tmp_path / "mask.nii.gz")
+    with pytest.raises(InputError, match=r"mask.nii.gz is a mask or a label map"):
+        load_template(tmp_path / "mask.nii.gz")
+    write_volume(template, tmp_path / "brain.nii.gz")
+    np.testing.assert_array_equal(load_template(tmp_path / "brain.nii.gz").data, template.data)
+
+
 # ------------------------------------------------------------------------------------------------------ bad input
 
 

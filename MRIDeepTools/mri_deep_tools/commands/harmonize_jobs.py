@@ -2,8 +2,8 @@
 
 INPUT is one scan (a file, or a folder with one DICOM series), a folder of scans, a ``.txt`` file with one path per
 line, or a ``.csv`` table with a column ``scan`` and, if wanted, ``output``, ``mask`` and ``age``; the published
-program's names of columns, ``in_paths`` and ``out_paths``, mean the same. Paths in a list or table are relative to its
-folder, outputs to OUTPUT. With several scans OUTPUT and all further outputs are folders, in which files are named after
+program's names of columns, ``in_paths`` and ``out_paths``, mean the same, and so does ``path``. Paths in a list or
+table are relative to its folder, outputs to OUTPUT. A scan that is not there fails alone. With several scans OUTPUT and all further outputs are folders, in which files are named after
 the scan.
 """
 
@@ -14,6 +14,7 @@ import csv
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError, RequestError
 
@@ -28,7 +29,7 @@ _WORDS = {
     "save_transform": "from-MNI152_to-T1w",
     "report": "desc-harmonized",
 }
-_COLUMNS = {"scan": ("scan", "in_paths"), "output": ("output", "out_paths"), "mask": ("mask",), "age": ("age",)}
+_COLUMNS = {"scan": ("scan", "path", "in_paths"), "output": ("output", "out_paths"), "mask": ("mask",), "age": ("age",)}
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,14 @@ def plan_jobs(args: argparse.Namespace) -> list[Job]:
     return jobs
 
 
-def _job(args: argparse.Namespace, row: dict[str, Path], wanted: dict[str, Path]) -> Job:
+def _job(args: argparse.Namespace, row: dict[str, Any], wanted: dict[str, Path]) -> Job:
     image, extra = _places(args, row["scan"], wanted, many=True)
     if "output" in row:
         image = args.output / row["output"]
         _require_suffix("image", image)
     if "mask" in row and (args.preprocessed or args.skull_stripped or args.hd_bet):
         raise RequestError("the table names masks, and another option says where the brain is", "drop one of the two")
-    return Job(row["scan"], image, extra, row.get("mask"), _age(str(row["age"])) if "age" in row else args.age)
+    return Job(row["scan"], image, extra, row.get("mask"), row.get("age", args.age))
 
 
 def _places(
@@ -144,38 +145,43 @@ def _scans_in(folder: Path) -> list[Path]:
     return scans
 
 
-def _rows(path: Path) -> list[dict[str, Path]]:
-    """Return the rows of a list or table, with paths where there are paths."""
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a list or table: paths, and ages in years."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         raise InputError(f"{path.name} cannot be read as text", "write it in UTF-8") from None
     if path.suffix.lower() == ".txt":
-        rows = [{"scan": line.strip()} for line in text.splitlines() if line.strip()]
+        rows: list[dict[str, Any]] = [{"scan": line.strip()} for line in text.splitlines() if line.strip()]
     else:
         table = csv.DictReader(text.splitlines())
         names = {own: name for own, names in _COLUMNS.items() for name in names if name in (table.fieldnames or ())}
         if "scan" not in names:
             raise InputError(f"{path.name} has no column scan (or in_paths)", "name it in the first line")
-        cells = [{own: (row[name] or "").strip() for own, name in names.items()} for row in table]
-        rows = [{own: value for own, value in row.items() if value} for row in cells]
-        if any("scan" not in row for row in rows):
-            raise InputError(f"{path.name} has a row without a scan", "fill the column scan")
+        rows = []
+        for row in table:
+            cells: dict[str, Any] = {own: value for own, name in names.items() if (value := (row[name] or "").strip())}
+            if "scan" not in cells:
+                raise InputError(f"line {table.line_num} of {path.name} names no scan", "fill the column scan")
+            rows.append(cells)
+            if "age" in cells:
+                cells["age"] = _age(cells["age"], f"line {table.line_num} of {path.name}")
     if not rows:
         raise InputError(f"{path.name} names no scans", "write one per line")
-    inputs = ("scan", "mask")  # outputs stay as they are: they are relative to OUTPUT
-    made = [{own: path.parent / value if own in inputs else Path(value) for own, value in row.items()} for row in rows]
-    missing = [place.name for row in made for own, place in row.items() if own in inputs and not place.exists()]
-    if missing:
-        raise InputError(f"{path.name} names {missing[0]}, which does not exist", "check the paths in it")
-    return made
+    for row in rows:
+        for own in ("scan", "mask", "output"):
+            if own in row:  # outputs are relative to OUTPUT
+                row[own] = Path(row[own]) if own == "output" else path.parent / row[own]
+    if not any(row["scan"].exists() for row in rows):
+        raise InputError(f"{path.name} names {rows[0]['scan'].name}, which does not exist", "check the paths in it")
+    return rows
 
 
-def _age(text: str) -> float:
+def _age(text: str, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"the age {text!r} in the table is not a number", "give ages in years") from None
+        raise InputError(f"the age {text!r} in {where} is not a number", "give ages in years") from None
 
 
 def _told(name: str) -> str:

@@ -26,7 +26,7 @@ from .plausible import judge_contrast, judge_registration
 from .preprocess import MEDIAN, TEMPLATE_GRID, crop_box, from_network, median_normalise, to_network
 from .template import load_template
 
-__all__ = ["Outcome", "run"]
+__all__ = ["Outcome", "Prepared", "Stages", "check_scan", "run"]
 
 BLEND_MM = 3.0  # inside the border of the brain, where the head around it is kept
 UNIT_MEDIANS = (0.3, 3.0)  # a median of 1, as the published chain keeps it between its stages
@@ -53,7 +53,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """An image as the network needs it, and the ways back."""
 
     image: Volume  # float32, brain median ``unit``, sides that fit the network
@@ -73,10 +73,10 @@ def run(
     progress: Progress,
 ) -> Outcome:
     """Harmonize a 3-D volume with finite values."""
-    return within_memory(lambda: _Run(volume, load, options, device, dtype, progress).outcome())
+    return within_memory(lambda: Stages(volume, load, options, device, dtype, progress).outcome())
 
 
-class _Run:
+class Stages:
     """One scan on its way through the stages."""
 
     def __init__(
@@ -95,8 +95,7 @@ class _Run:
 
     def outcome(self) -> Outcome:
         """Run all stages."""
-        _check_scan(self.volume, self.name, self.progress)
-        prepared = self._given() if self.options.preprocessed else self._chain()
+        prepared = self.prepare()
         made = self._harmonize(prepared)
         before = prepared.image.data if prepared.unit == MEDIAN else prepared.image.data * (MEDIAN / prepared.unit)
         with self.progress.stage("compare"):
@@ -121,7 +120,12 @@ class _Run:
 
     # ------------------------------------------------------------------------------------------- before the network
 
-    def _given(self) -> _Prepared:
+    def prepare(self) -> Prepared:
+        """Run the stages before the network."""
+        check_scan(self.volume, self.name, self.progress)
+        return self._given() if self.options.preprocessed else self._chain()
+
+    def _given(self) -> Prepared:
         """Take an image that went through the published preparation, cropped or not."""
         for stage in ("brain mask", "bias field", "registration"):
             self.stages[stage] = "done before"
@@ -137,7 +141,7 @@ class _Run:
                 raise InputError(f"{self.name} holds no brain: nothing is above 0", "check the image")
             median = float(np.median(volume.data[inside]))
             unit = self._unit(median)
-            return _Prepared(_float(volume), unit, box, median=median)
+            return Prepared(_float(volume), unit, box, median=median)
 
     def _unit(self, median: float) -> float:
         if self.options.compatible:
@@ -154,7 +158,7 @@ class _Run:
             )
         return MEDIAN
 
-    def _chain(self) -> _Prepared:
+    def _chain(self) -> Prepared:
         """Go the whole way from a scan of a head."""
         options, progress = self.options, self.progress
         way = Reorient.to(self.volume, "LAS")  # the storage order of the published programs
@@ -185,7 +189,7 @@ class _Run:
             if lost:
                 progress.warn(f"the brain does not fit into the published crop; {lost / 1000:.1f} ml of it are cut off")
         way_back = way.undo(scan.with_data(mask)).data
-        return _Prepared(_float(box.apply(image.with_data(data))), MEDIAN, box, way_back, registration, median)
+        return Prepared(_float(box.apply(image.with_data(data))), MEDIAN, box, way_back, registration, median)
 
     def _mask(self, scan: Volume, way: Reorient) -> np.ndarray:
         options = self.options
@@ -224,7 +228,7 @@ class _Run:
 
     # ------------------------------------------------------------------------------------------- network and after
 
-    def _harmonize(self, prepared: _Prepared) -> np.ndarray:
+    def _harmonize(self, prepared: Prepared) -> np.ndarray:
         """Return harmonized intensities on the prepared image's grid, float32."""
         data = prepared.image.data
         with self.progress.stage("harmonize"):
@@ -254,7 +258,7 @@ class _Run:
                 "after_mm3": tissue_volumes(before.with_data(made), progress=self.progress, **keywords),
             }
 
-    def _placed(self, made: Volume, prepared: _Prepared, *, change: bool = False) -> Volume:
+    def _placed(self, made: Volume, prepared: Prepared, *, change: bool = False) -> Volume:
         """Bring an image on the prepared grid to the grid asked for."""
         options = self.options
         if options.preprocessed:
@@ -270,7 +274,7 @@ class _Run:
         return self._native(made, prepared, prepared.mask, prepared.registration.matrix, change=change)
 
     def _native(
-        self, made: Volume, prepared: _Prepared, mask: np.ndarray, matrix: np.ndarray, *, change: bool
+        self, made: Volume, prepared: Prepared, mask: np.ndarray, matrix: np.ndarray, *, change: bool
     ) -> Volume:
         """Resample linearly on the scan's own grid, inside the brain mask; the head around it where that was asked for.
 
@@ -296,7 +300,7 @@ def _blended(brain: np.ndarray, scan: Volume, mask: np.ndarray, factor: float) -
     return (share * brain + (1 - share) * scan.data.astype(np.float64) * factor).astype(np.float32)
 
 
-def _check_scan(volume: Volume, name: str, progress: Progress) -> None:
+def check_scan(volume: Volume, name: str, progress: Progress) -> None:
     """Refuse what cannot be harmonized, warn of what the model was not made for."""
     low, high = float(volume.data.min()), float(volume.data.max())
     if not high > low:

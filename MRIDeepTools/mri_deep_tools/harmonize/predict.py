@@ -123,7 +123,7 @@ class Harmonizer:
         self._tell(options.age, progress)
         with progress.stage("read"):
             if not isinstance(scan, Volume):
-                _refuse_harmonized(Path(scan), unchecked=options.unchecked)
+                refuse_harmonized(Path(scan), unchecked=options.unchecked)
             volume = scan if isinstance(scan, Volume) else read_volume(scan, on_warning=progress.warn)
             volume = _one_frame(volume, progress)
         precision = str(self.dtype).removeprefix("torch.")
@@ -221,7 +221,7 @@ def harmonize(
     return Harmonizer(**keywords).harmonize(scan, progress)
 
 
-def _refuse_harmonized(path: Path, *, unchecked: bool) -> None:
+def refuse_harmonized(path: Path, *, unchecked: bool) -> None:
     """Refuse an image whose sidecar says that this program harmonized it."""
     import json
 

@@ -30,7 +30,7 @@ from ..progress import Progress, ProgressCallback
 from ..volume import Volume, read_volume
 from .model_choice import HarmonizeOptions
 from .network import PREDICTOR_FEATURES, Predictor
-from .predict import Harmonizer, _refuse_harmonized
+from .predict import Harmonizer, refuse_harmonized
 from .predictor_images import network_image
 from .predictor_prepare import make_harmonizer, prepare_scan
 from .predictor_weights import PredictorSpec, load_prediction_model
@@ -168,7 +168,7 @@ class ScanPredictor:
         threads = set_threads(options.threads)
         with progress.stage("read"):
             if self.harmonizer is not None and not isinstance(scan, Volume):
-                _refuse_harmonized(Path(scan), unchecked=options.unchecked)
+                refuse_harmonized(Path(scan), unchecked=options.unchecked)
             volume = scan if isinstance(scan, Volume) else read_volume(scan, on_warning=progress.warn)
         progress.device(str(self.device), threads=threads, precision=_name(self.dtype), model=self.model)
         prepared, done = self._prepared(volume, mask, progress)

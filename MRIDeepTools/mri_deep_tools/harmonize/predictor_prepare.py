@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..inference import within_memory
 from ..volume import Volume, read_volume, split_suffix, write_volume
 from .model_choice import HarmonizeOptions
-from .pipeline import _check_scan, _Run
+from .pipeline import Stages
 from .predict import Harmonizer
 
 if TYPE_CHECKING:
@@ -31,15 +31,6 @@ class Preparation:
 
     image: Volume
     stages: dict[str, str]
-
-
-class _Chain(_Run):
-    """The stages of a harmonization up to the network."""
-
-    def preparation(self) -> Preparation:
-        """Run the stages from the scan to the cropped brain of median 500."""
-        _check_scan(self.volume, self.name, self.progress)
-        return Preparation(self._chain().image, self.stages)
 
 
 def prepare_scan(
@@ -64,8 +55,8 @@ def prepare_scan(
     if harmonizer is not None:
         result = harmonizer.harmonize(volume, progress, mask=options.mask)
         return Preparation(result.harmonized, {**result.stages, "harmonize": result.model})
-    chain = _Chain(volume, _no_network, options, torch.device("cpu"), torch.float32, progress)
-    return within_memory(chain.preparation)
+    stages = Stages(volume, _no_network, options, torch.device("cpu"), torch.float32, progress)
+    return Preparation(within_memory(stages.prepare).image, stages.stages)
 
 
 def prepare_scans(

@@ -21,6 +21,7 @@ __all__ = ["TEMPLATE_NAME", "load_template"]
 
 TEMPLATE_NAME = "icbm152_2009a_brain_1mm"
 _LEAST_ML = 1000.0
+_LARGEST_SHARE = 0.15  # of the brain that may have one and the same value
 
 
 def load_template(path: str | Path | None = None) -> Volume:
@@ -45,6 +46,9 @@ def load_template(path: str | Path | None = None) -> Volume:
         raise InputError(
             f"{Path(path).name} is not a template brain without skull in MNI space", "use FSL's MNI152_T1_1mm_brain"
         )
+    counts = np.unique(volume.data[volume.data > 0], return_counts=True)[1]
+    if counts.max() > _LARGEST_SHARE * counts.sum():
+        raise InputError(f"{Path(path).name} is a mask or a label map, not an image", "give the T1w template")
     return volume
 
 
