@@ -3,8 +3,8 @@
 INPUT is one scan (a file, or a folder with one DICOM series), a folder of scans, a ``.txt`` file with one path per
 line, or a ``.csv`` table with a column ``scan`` and, if wanted, ``output``, ``mask`` and ``age``; the published
 program's names of columns, ``in_paths`` and ``out_paths``, mean the same, and so does ``path``. Paths in a list or
-table are relative to its folder, outputs to OUTPUT. A scan that is not there fails alone. With several scans OUTPUT and all further outputs are folders, in which files are named after
-the scan.
+table are relative to its folder, outputs to OUTPUT. A scan that is not there fails alone. With several scans OUTPUT and
+all further outputs are folders, in which files are named after the scan.
 """
 
 from __future__ import annotations
