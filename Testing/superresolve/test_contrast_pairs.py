@@ -49,6 +49,18 @@ def test_fluid_is_dark_in_t1w_and_bright_in_t2w():
         assert np.corrcoef(pair.t1.data.ravel(), pair.t2.data.ravel())[0, 1] < -0.3  # bias fields weaken it
 
 
+def test_adults_have_the_usual_order_of_tissues():
+    """White matter above grey above fluid in T1w, the reverse in T2w, in every person."""
+    for seed in range(4):
+        config = still(contrast="adult", texture=[0.0, 0.0], bias=0.0, gamma=0.0, noise=0.0, blur=[0.1, 0.1])
+        pair = simulate_pair(head(), seed, config)
+        found = []
+        for scan in (pair.t1.data, pair.t2.data):
+            middle = scan[20, 22]  # along I-S: fluid outside, cortex, white matter, ventricle
+            found.append([float(middle[k]) for k in (24, 33, 40)])  # ventricle, white matter, cortex
+        assert found[0][1] > found[0][2] > found[0][0] and found[1][1] < found[1][2] < found[1][0]
+
+
 def test_a_seed_fixes_every_draw():
     first, again, other = (simulate_pair(head(), seed, still()) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first.t2.data, again.t2.data)

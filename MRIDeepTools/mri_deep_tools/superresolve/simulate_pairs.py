@@ -2,13 +2,14 @@
 
 Shape, bias field and exponent of the intensities come from the generative model of SynthSeg (Billot et al. 2023,
 section 3.1). Unlike there, both contrasts show one anatomy, tissue has a smooth texture that the two share in part,
-and the contrast between grey and white matter may have either sign, as it does in the first year of life.
+and the contrast between grey and white matter may have either sign, as it does in the first year of life; or all people
+have the contrasts of an adult (``contrast: adult``), for trainings that turn one into the other.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +24,12 @@ __all__ = ["PairConfig", "SimulatedPair", "simulate_pair"]
 _CSF, _LESION, _VESSEL, _CHOROID = (1,), (10,), (11,), (12,)
 _WHITE, _GREY, _DEEP = (2, 4), (3, 5), (6, 7, 8, 9, 13)
 _OUTSIDE = tuple(range(14, 25))
-_FLAT = {"classes": "tissue", "gamma_std": 0.15, "bias_field_std": 0.3, "randomise_res": False, "flipping": True}
+_FLAT = {"classes": "tissue", "randomise_res": False, "flipping": True}
+# Means of tissue classes 1-24 in the T1w and the T2w scan of an adult, by eye; those outside the brain are arbitrary.
+_ADULT_T1 = (32, 180, 118, 180, 118, 148, 138, 160, 148, 104, 60, 80, 148,
+             12, 90, 205, 25, 70, 150, 50, 225, 105, 40, 130)  # fmt: skip
+_ADULT_T2 = (225, 78, 122, 78, 122, 96, 100, 66, 96, 170, 40, 190, 96,
+             10, 70, 150, 18, 50, 120, 30, 165, 60, 45, 90)  # fmt: skip
 _SHARES = (0.6, 0.6, 0.53)  # of shared texture, own texture and voxel noise; their squares add up to 1
 
 
@@ -35,9 +41,17 @@ class PairConfig:
         default_factory=lambda: [176, 208, 176], metadata={"help": "voxels of the scans, at most those of the map"}
     )
     scaling: Any = field(default_factory=lambda: [0.75, 1.1], metadata={"help": "bounds of the scaling of the head"})
+    contrast: Literal["any", "adult"] = field(
+        default="any", metadata={"help": "any: grey and white matter in either order; adult: the usual contrasts"}
+    )
+    spread: float = field(
+        default=8.0, metadata={"help": "most that a tissue's mean differs from the usual one (adult)"}
+    )
     random_contrast: float = field(default=0.3, metadata={"help": "share of pairs of wholly random contrasts"})
     texture: Any = field(default_factory=lambda: [2.0, 9.0], metadata={"help": "bounds of the std within a tissue"})
     blur: Any = field(default_factory=lambda: [0.4, 0.7], metadata={"help": "bounds of the std of the point spread"})
+    bias: float = field(default=0.3, metadata={"help": "largest std of the logarithm of the bias field"})
+    gamma: float = field(default=0.15, metadata={"help": "std of the logarithm of the exponent of the intensities"})
     noise: float = field(default=2.0, metadata={"help": "largest standard deviation of the noise of a scan"})
     misalignment: float = field(default=0.0, metadata={"help": "std of a shift of the T1w along each axis"})
 
@@ -71,8 +85,9 @@ def simulate_pair(labels: Volume, seed: int = 0, config: PairConfig | None = Non
     upright = Reorient.to_ras(labels).apply(labels)
     codes = whole_numbers(np.asarray(upright.data), labels.source.file_name or "the label map")
     shape = [min(a, b) for a, b in zip(config.output_shape, codes.shape, strict=True)]
+    varied = {"scaling": config.scaling, "bias_field_std": config.bias, "gamma_std": config.gamma}
     generator = LabelsToImage(
-        GeneratorConfig(output_shape=shape, scaling=config.scaling, **_FLAT),  # type: ignore[arg-type]
+        GeneratorConfig(output_shape=shape, **varied, **_FLAT),  # type: ignore[arg-type]
         LabelTables.published("v2", "tissue"),
         voxel_size=upright.spacing,
         levels=None,
@@ -93,6 +108,8 @@ def simulate_pair(labels: Volume, seed: int = 0, config: PairConfig | None = Non
 
 def _contrasts(config: PairConfig, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean of each tissue class in the T1w and in the T2w scan."""
+    if config.contrast == "adult":
+        return _adult(_ADULT_T1, config.spread, draws), _adult(_ADULT_T2, config.spread, draws)
     if draws.chance(config.random_contrast):
         t1, t2 = draws.array(np.zeros(25), np.full(25, 250.0)), draws.array(np.zeros(25), np.full(25, 250.0))
     else:
@@ -100,6 +117,13 @@ def _contrasts(config: PairConfig, draws: Draws) -> tuple[np.ndarray, np.ndarray
         t2 = _weighted(draws, csf=(180, 250), white=(50, 170), step=(-60, 90))
     t1[0], t2[0] = draws.uniform(0, 6), draws.uniform(0, 6)
     return t1, t2
+
+
+def _adult(usual: tuple[int, ...], spread: float, draws: Draws) -> np.ndarray:
+    """Return the class means of one scan of an adult, near the usual ones."""
+    mean = np.array([0, *usual], dtype=float) + draws.array(np.full(25, -spread), np.full(25, spread))
+    mean[0] = draws.uniform(0, 6)
+    return np.clip(mean, 2, 250)
 
 
 def _weighted(
