@@ -36,6 +36,10 @@ SIDE_SUFFIXES = (
     ".bvec",
     ".b",
     ".tfm",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".hdf5",
 )
 """Suffixes of results that are not images."""
 
