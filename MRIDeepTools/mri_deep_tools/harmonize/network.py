@@ -82,11 +82,11 @@ class GeneratorSpec:
         whole = 2**self.levels * self.phases
         return [-side % whole if self.phases > 1 else 0 for side in shape]
 
-    def require_sides(self, shape: Sequence[int]) -> None:
+    def require_sides(self, shape: Sequence[int], name: str = "an image") -> None:
         """Raise InputError when the sides of an image (X, Y, Z) are no multiples of :attr:`multiple`."""
         if any(side % self.multiple or not side for side in shape):
             sides = "x".join(str(side) for side in shape)
-            fault = f"an image of {sides} voxels does not fit; sides must be multiples of {self.multiple}"
+            fault = f"{name} of {sides} voxels does not fit; sides must be multiples of {self.multiple}"
             raise InputError(fault, "crop or pad it")
 
     @classmethod

@@ -233,6 +233,7 @@ class Stages:
         data = prepared.image.data
         with self.progress.stage("harmonize"):
             network = self.load()
+            network.spec.require_sides(data.shape, self.name)
             if self.device.type == "cpu":
                 needed = engine_bytes(data.shape, network.spec) + _PROGRAM_BYTES
                 hint = "close other programs or use a machine with more memory"
