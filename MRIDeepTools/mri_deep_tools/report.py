@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
 from . import __version__
 from .errors import DependencyError, InputError
 from .overlay import REPORT_HINT, label_colour, overlay_png
-from .provenance import DISCLAIMER, private_names, without_names
+from .provenance import DISCLAIMER
 
 __all__ = [
     "Cell",
+    "Code",
     "Column",
     "KeyValues",
     "Level",
@@ -31,7 +31,7 @@ __all__ = [
     "Text",
     "label_colour",
     "overlay_png",
-    "record_sections",
+    "page_environment",
     "write_report",
 ]
 
@@ -141,7 +141,19 @@ class KeyValues:
         return [(name, _fact(value)) for name, value in self.items.items()]
 
 
-Section = Text | Picture | Table | KeyValues
+@dataclass(frozen=True)
+class Code:
+    """Text to copy: a click marks all of it. ``prose`` sets it in the type of the page."""
+
+    kind: ClassVar[str] = "code"
+    title: str
+    text: str
+    note: str = ""
+    prose: bool = False
+    folded: bool = False
+
+
+Section = Text | Picture | Table | KeyValues | Code
 
 
 def write_report(
@@ -152,6 +164,7 @@ def write_report(
     record: Mapping[str, Any] | None = None,
     subtitle: str = "",
     show_names: bool = False,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write a self-contained HTML page.
 
@@ -167,6 +180,8 @@ def write_report(
         What :func:`mri_deep_tools.provenance.make_record` gave.
     show_names :
         Print the names of input and output files; off, because they often name a person.
+    notes :
+        Warnings beside those of the record.
 
     Returns
     -------
@@ -177,24 +192,22 @@ def write_report(
     DependencyError without jinja2; InputError for a missing picture; OutputError when the page cannot be written.
 
     """
+    from .record_sections import hidden_names, record_sections
     from .volume import atomic_path
 
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise DependencyError("reports need jinja2", REPORT_HINT) from error
     record = record or {}
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["linked"] = _linked
-    source = resources.files(__package__).joinpath("templates", "report.html").read_text(encoding="utf-8")
-    page = environment.from_string(source).render(
-        title=title,
-        subtitle=subtitle,
-        version=__version__,
-        disclaimer=record.get("Disclaimer", DISCLAIMER),
-        synthetic=bool(record.get("Synthetic", False)),
-        warnings=_hidden(list(record.get("Warnings", ())), record, show_names),
-        sections=[*sections, *record_sections(record, show_names=show_names)],
+    page = (
+        page_environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            subtitle=subtitle,
+            version=__version__,
+            disclaimer=DISCLAIMER,
+            synthetic=bool(record.get("Synthetic", False)),
+            warnings=hidden_names([*notes, *record.get("Warnings", ())], record, show_names),
+            sections=[*sections, *record_sections(record, show_names=show_names)],
+        )
     )
     path = Path(path)
     with atomic_path(path) as temporary:
@@ -202,95 +215,29 @@ def write_report(
     return path
 
 
-def record_sections(record: Mapping[str, Any], *, show_names: bool = False) -> list[Section]:
-    """Return what a provenance record tells, as sections: input, method, options, time and memory, software."""
-    made: list[Section] = []
-    for role, grid in record.get("Geometry", {}).items():
-        files = record.get("Inputs", ()) if role == "input" else ()
-        made.append(KeyValues(f"Geometry of the {role}", _grid_facts(grid, files, show_names)))
-    models = record.get("Models", ())
-    if models:
-        made.append(_model_table(models))
-        citations = list(dict.fromkeys(text for model in models for text in model.get("Citation", ())))
-        if citations:
-            made.append(Text("Please cite", citations))
-    made += _cost_sections(record)
-    if record.get("Options"):
-        made.append(KeyValues("Options", _hidden(record["Options"], record, show_names), folded=True))
-    if record.get("Software"):
-        made.append(KeyValues("Software", {"mri-deep-tools": __version__, **record["Software"]}, folded=True))
-    return made
+def page_environment() -> Any:
+    """Return the jinja2 environment of all pages, with the templates ``report.html``, ``blocks.html``, ``style.css``.
 
+    A page of another kind can include ``style.css`` and import ``heading`` and ``body`` from ``blocks.html``.
 
-def _grid_facts(grid: Mapping[str, Any], files: Sequence[Mapping[str, Any]], show_names: bool) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    for index, item in enumerate(files, start=1):
-        prefix = "File" if len(files) == 1 else f"File {index}"
-        if show_names:
-            facts[prefix] = item["Name"]
-        facts[f"{prefix}, SHA-256"] = item["SHA256"]
-    facts["Voxels"] = " \N{MULTIPLICATION SIGN} ".join(str(n) for n in grid["Shape"])
-    facts["Voxel size"] = " \N{MULTIPLICATION SIGN} ".join(f"{size:.3g}" for size in grid["SpacingMm"]) + " mm"
-    facts["Axes run towards"] = ", ".join(_DIRECTIONS[letter] for letter in grid["Orientation"])
-    if grid["ObliqueDegrees"]:
-        facts["Tilt against the scanner's axes"] = f"{grid['ObliqueDegrees']:.1f}\N{DEGREE SIGN}"
-    facts["Stored as"] = f"{grid['Format']}, {grid['DataType']}"
-    return facts
+    Raises
+    ------
+    DependencyError without jinja2.
 
+    """
+    try:
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
+    except ImportError as error:
+        raise DependencyError("reports need jinja2", REPORT_HINT) from error
 
-_DIRECTIONS = {
-    "R": "right",
-    "L": "left",
-    "A": "front (anterior)",
-    "P": "back (posterior)",
-    "S": "top (superior)",
-    "I": "bottom (inferior)",
-}
+    def read(name: str) -> str:
+        return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
 
-
-def _model_table(models: Sequence[Mapping[str, Any]]) -> Table:
-    rows: list[Sequence[str | float | Cell | None]] = [
-        (
-            model["Name"],
-            urlsplit(model["Source"]).hostname or model["Source"],
-            model["Licence"] or None,
-            f"{model['SHA256'][:12]}\N{HORIZONTAL ELLIPSIS}" if model.get("SHA256") else None,
-        )
-        for model in models
-    ]
-    columns = [Column("Model"), Column("From"), Column("Licence"), Column("SHA-256 of the weights")]
-    return Table("Model" if len(rows) == 1 else "Models", columns, rows)
-
-
-def _cost_sections(record: Mapping[str, Any]) -> list[Section]:
-    device = record.get("Device", {})
-    facts: dict[str, Any] = {}
-    if device:
-        facts["Device"] = device["Name"]
-        facts["Precision"] = device["Precision"]
-        if device.get("Threads"):
-            facts["Threads"] = device["Threads"]
-    if record.get("PeakMemoryBytes"):
-        facts["Peak memory"] = f"{record['PeakMemoryBytes'] / 1e9:.2f} GB"
-    for stage, seconds in record.get("SecondsPerStage", {}).items():
-        facts[f"Seconds: {stage}"] = f"{seconds:.1f}"
-    if record.get("SecondsTotal"):
-        facts["Seconds in all"] = f"{record['SecondsTotal']:.1f}"
-    return [KeyValues("Time and memory", facts)] if facts else []
-
-
-def _hidden(value: Any, record: Mapping[str, Any], show_names: bool) -> Any:
-    """Return a value of the record in which names of input and output files are hidden."""
-    if show_names:
-        return value
-    if isinstance(value, str):
-        files = (item["Name"] for key in ("Inputs", "Outputs") for item in record.get(key, ()))
-        return without_names(value, private_names(files))
-    if isinstance(value, Mapping):
-        return {key: _hidden(item, record, show_names) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_hidden(item, record, show_names) for item in value]
-    return value
+    environment = Environment(
+        loader=FunctionLoader(read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["linked"] = _linked
+    return environment
 
 
 def _fact(value: Any) -> str:
