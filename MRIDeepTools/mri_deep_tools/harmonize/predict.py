@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..inference import peak_memory_bytes, pick_device, pick_precision, set_threads
+from ..kept import file_key, kept
 from ..progress import Progress, ProgressCallback
 from ..registration import Registration
 from ..volume import Volume, read_volume
@@ -157,7 +158,7 @@ class Harmonizer:
         if self._network is None:
             from .weights import load_generator
 
-            self._network = load_generator(self.weights)
+            self._network = kept(("harmonize", file_key(self.weights)), lambda: load_generator(self.weights))
         return self._network
 
 

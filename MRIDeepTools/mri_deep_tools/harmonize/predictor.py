@@ -26,6 +26,7 @@ from ..inference import (
     run_with_fallback,
     set_threads,
 )
+from ..kept import file_key, kept
 from ..progress import Progress, ProgressCallback
 from ..volume import Volume, read_volume
 from .model_choice import HarmonizeOptions
@@ -150,7 +151,9 @@ class ScanPredictor:
         self.device = pick_device(self.options.device)
         self.dtype = pick_precision(self.options.precision, self.device)
         self.model, self.weights = _find_weights(self.options)
-        self.network, self.spec = load_prediction_model(self.weights, self.options.stated())
+        stated = self.options.stated()
+        key = ("predict", file_key(self.weights), *stated.items())
+        self.network, self.spec = kept(key, lambda: load_prediction_model(self.weights, stated))
         self.harmonizer = self._harmonizer()
 
     def predict(

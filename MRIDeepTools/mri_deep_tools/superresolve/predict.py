@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import InputError, RequestError, WeightsError
 from ..inference import peak_memory_bytes, pick_device, pick_precision, set_threads
+from ..kept import file_key, kept
 from ..progress import Progress, ProgressCallback
 from ..volume import Volume, read_volume
 from .atlas import find_template
@@ -187,7 +188,7 @@ class SuperResolver:
         from .weights import load_network
 
         if self._network is None:
-            self._network = load_network(self.weights)
+            self._network = kept(("superresolve", file_key(self.weights)), lambda: load_network(self.weights))
         return self._network
 
 

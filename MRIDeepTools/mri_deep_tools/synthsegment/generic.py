@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import GeometryError, InputError, RequestError, WeightsError
 from ..inference import peak_memory_bytes, pick_device, pick_precision, set_threads
+from ..kept import file_key, kept
 from ..progress import Progress, ProgressCallback
 from ..volume import Volume, read_volume
 from .label_table import LabelTable, read_label_table
@@ -163,7 +164,9 @@ class GenericSegmenter:
 
     def _load(self) -> Networks:
         if self._networks is None:
-            self._networks = Networks(self._backend(self.device, self.dtype), self.weights)
+            key = ("segment", file_key(self.weights.files["segmentation"]), self.table, self.own.smoothing)
+            key += (str(self.device), self.dtype)
+            self._networks = kept(key, lambda: Networks(self._backend(self.device, self.dtype), self.weights))
         return self._networks
 
     def _backend(self, device: torch.device, dtype: torch.dtype) -> Any:

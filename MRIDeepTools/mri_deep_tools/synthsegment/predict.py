@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..inference import peak_memory_bytes, pick_device, pick_precision, set_threads
+from ..kept import file_key, kept
 from ..progress import Progress, ProgressCallback
 from ..volume import Volume, read_volume
 from .model_choice import Networks, SegmentOptions, find_weights, load
@@ -124,7 +125,10 @@ class Segmenter:
 
     def _load(self) -> Networks:
         if self._networks is None:
-            self._networks = load(self.options, self.weights, self.device, self.dtype)
+            options, files = self.options, self.weights.files
+            key = ("segment", *((role, file_key(path)) for role, path in files.items()))
+            key += (options.is_robust, options.version, str(self.device), self.dtype)
+            self._networks = kept(key, lambda: load(options, self.weights, self.device, self.dtype))
         return self._networks
 
 
