@@ -264,7 +264,13 @@ class RunPanel:
         if run.error is not None:
             self._over(str(run.error), "" if run.error.cancelled else "error")
             return
-        self.take_outputs(run.outputs)
+        try:
+            self.take_outputs(run.outputs)
+        except Exception:
+            self._over(
+                _("The results are in the scene, but not all of them could be shown; see the error log."), "error"
+            )
+            raise
         text = _("Done in {time} with {model} on {device}.")
         fields = {
             "time": duration_words(run.outputs.seconds),

@@ -45,6 +45,21 @@ def test_what_goes_wrong_is_told_and_nothing_stays(host, module, widget, monkeyp
     assert "Done in" in message(widget)
 
 
+def test_results_that_cannot_be_shown_leave_the_panel_usable(host, module, widget, monkeypatch):
+    set_mode(monkeypatch, "good")
+
+    def broken(outputs):
+        raise RuntimeError("a view is gone")
+
+    with monkeypatch.context() as patch, host.findings.expected("RuntimeError: a view is gone"):
+        patch.setattr(widget.panel, "take_outputs", broken)
+        apply(host, widget)
+    assert "not all of them could be shown" in message(widget)
+    assert widget.ui.applyButton.text == "Apply" and widget.ui.applyButton.enabled
+    apply(host, widget)
+    assert "Done in" in message(widget)
+
+
 @pytest.mark.parametrize("mode", ["garbage", "flood"])
 def test_talkative_programs_do_no_harm(host, module, widget, monkeypatch, mode):
     set_mode(monkeypatch, mode)
