@@ -12,7 +12,7 @@ Networks see [-1, 1]: v / 127.5 - 1, or 2 v - 1.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +23,18 @@ from .._stream import unreadable
 from ..errors import InputError, RequestError
 from .tiles import centre_pad
 
-__all__ = ["HDF5_SUFFIXES", "SPLITS", "HdfImages", "ImageSource", "MatImages", "mat_path", "open_images", "read_mat"]
+__all__ = [
+    "HDF5_SUFFIXES",
+    "SPLITS",
+    "HdfImages",
+    "ImageSource",
+    "MatImages",
+    "mat_path",
+    "open_hdf5",
+    "open_images",
+    "read_mat",
+    "require_contrasts",
+]
 
 SPLITS = ("train", "val", "test")
 HDF5_SUFFIXES = (".hdf5", ".h5")
@@ -149,7 +160,7 @@ class HdfImages:
 
     def _file(self) -> h5py.File:
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), _opened(self.path))
+            self._opened = (os.getpid(), open_hdf5(self.path))
         return self._opened[1]
 
     def _close(self) -> None:
@@ -216,7 +227,7 @@ def read_mat(
 
     """
     path = Path(path)
-    with _opened(path) as file:
+    with open_hdf5(path) as file:
         entry = file.get(_MAT_NAME)
         if not isinstance(entry, h5py.Dataset) or entry.dtype.kind not in "uif" or entry.ndim not in (3, 4):
             raise InputError(f"{path.name} has no images named {_MAT_NAME}", "save them as (rows, columns, slices)")
@@ -234,6 +245,26 @@ def read_mat(
     return np.ascontiguousarray((values - np.float32(0.5)) / np.float32(0.5) if normalise else values)
 
 
+def open_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading; InputError when it is missing, damaged, or something else."""
+    try:
+        with path.open("rb"):
+            return h5py.File(path, "r")
+    except OSError as error:
+        if error.errno is not None and error.strerror:
+            raise unreadable(path.name, error) from None
+        old = path.suffix.lower() == ".mat"
+        hint = "save it with MATLAB's option -v7.3" if old else "check that it was copied completely"
+        raise InputError(f"{path.name} is not a complete HDF5 file", hint) from error
+
+
+def require_contrasts(contrasts: Sequence[str]) -> tuple[str, str]:
+    """Return two different names of contrasts; RequestError when they are something else."""
+    if len(contrasts) != 2 or contrasts[0] == contrasts[1] or not all(contrasts):
+        raise RequestError("two contrasts with different names are needed", "for instance T1 and T2")
+    return contrasts[0], contrasts[1]
+
+
 def _check_range(values: np.ndarray, name: str) -> None:
     """Refuse images that are not on the scale 0..1; a little less and more comes from interpolation."""
     if not values.size:
@@ -248,31 +279,8 @@ def _check_range(values: np.ndarray, name: str) -> None:
         )
 
 
-def _opened(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading, or say why not."""
-    try:
-        with path.open("rb"):
-            return h5py.File(path, "r")
-    except OSError as error:
-        if error.errno is not None and error.strerror:
-            raise unreadable(path.name, error) from None
-        old = path.suffix.lower() == ".mat"
-        hint = "save it with MATLAB's option -v7.3" if old else "check that it was copied completely"
-        raise InputError(f"{path.name} is not a complete HDF5 file", hint) from error
-
-
 def _plain(value: Any) -> Any:
     """Return an attribute as a type of JSON."""
     if isinstance(value, bytes):
         return value.decode()
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
-
-
-def require_contrasts(contrasts: Sequence[str]) -> tuple[str, str]:
-    """Return two different names of contrasts; RequestError when they are something else."""
-    if len(contrasts) != 2 or contrasts[0] == contrasts[1] or not all(contrasts):
-        raise RequestError("two contrasts with different names are needed", "for instance T1 and T2")
-    return contrasts[0], contrasts[1]
-
-
-Warn = Callable[[str], None]
