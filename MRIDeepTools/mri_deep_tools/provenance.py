@@ -31,6 +31,8 @@ __all__ = [
     "SCHEMA_VERSION",
     "ModelUse",
     "describe_geometry",
+    "file_facts",
+    "finite",
     "make_record",
     "model_use",
     "private_names",
@@ -39,7 +41,8 @@ __all__ = [
     "write_sidecar",
 ]
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1.0"
+"""Of the sidecar (``schemas/sidecar.schema.json``): a new field is a new minor version, a changed one a major."""
 DISCLAIMER = (
     "Research use only. Not a medical device. Results need a visual check and are not for decisions about a person."
 )
@@ -102,13 +105,14 @@ def make_record(
     seconds: Mapping[str, float] | None = None,
     peak_memory_bytes: int | None = None,
     warnings: Sequence[str] = (),
-    outputs: Sequence[str | Path] = (),
+    outputs: Sequence[str | Path] | Mapping[Path, Path] = (),
     *,
     precision: str = "fp32",
     threads: int | None = None,
     geometry: Mapping[str, Volume] | None = None,
     synthetic: bool = False,
     hide_names: bool = False,
+    roles: Mapping[Path, str] | None = None,
 ) -> dict[str, Any]:
     """Return the record of one run: JSON types only, ready for :func:`write_sidecar` and the report.
 
@@ -117,7 +121,8 @@ def make_record(
     command :
         Name of the command: ``segment``, ``harmonize``, ...
     inputs, outputs :
-        Files, or folders with one DICOM series; name, size in bytes and SHA-256 are recorded.
+        Files, or folders with one DICOM series; name, size in bytes and SHA-256 are recorded. Outputs that still lie
+        under a temporary name are given as a mapping from their final to their present path.
     model :
         Models that took part; see :func:`model_use`.
     device, precision, threads :
@@ -132,22 +137,26 @@ def make_record(
         True when the output contains intensities that no scanner measured.
     hide_names :
         Replace file names by ``hidden`` everywhere.
+    roles :
+        What inputs and outputs are to the command, by (final) path: ``{scan: "t2", image: "image"}``.
 
     Raises
     ------
     InputError when an input or output cannot be read.
 
     """
-    paths = [Path(path) for path in (*inputs, *outputs)]
-    names = private_names(path.name for path in paths) if hide_names else ()
+    read = {Path(path): Path(path) for path in inputs}
+    made = dict(outputs) if isinstance(outputs, Mapping) else {Path(path): Path(path) for path in outputs}
+    names = private_names(path.name for path in (*read, *made)) if hide_names else ()
+    parts = {path: role for path, role in (roles or {}).items() if path is not None}
     models = [model] if isinstance(model, ModelUse) else list(model or ())
     return {
         "SchemaVersion": SCHEMA_VERSION,
         "GeneratedBy": [{"Name": "mri-deep-tools", "Version": __version__, "Command": command}],
         "Synthetic": synthetic,
         "Disclaimer": DISCLAIMER,
-        "Inputs": [_describe_file(path, hide_names) for path in paths[: len(inputs)]],
-        "Outputs": [_describe_file(path, hide_names) for path in paths[len(inputs) :]],
+        "Inputs": [_describe_file(name, path, parts.get(name), hide_names) for name, path in read.items()],
+        "Outputs": [_describe_file(name, path, parts.get(name), hide_names) for name, path in made.items()],
         "Models": [_describe_model(item) for item in models],
         "Software": _versions(),
         "Device": {"Name": device, "Precision": precision, "Threads": threads},
@@ -194,6 +203,17 @@ def describe_geometry(volume: Volume) -> dict[str, Any]:
     return description
 
 
+def finite(value: Any) -> Any:
+    """Return a value in which numbers that JSON lacks (NaN, infinity) are null, and NumPy's numbers are plain."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def private_names(file_names: Iterable[str]) -> tuple[str, ...]:
     """Return file names and their stems, longest first: what must not appear where names are hidden."""
     names = set(file_names)
@@ -238,19 +258,27 @@ def _describe_model(use: ModelUse) -> dict[str, Any]:
     return description | {"Licence": use.licence, "Citation": list(use.citation)}
 
 
-def _describe_file(path: Path, hide_name: bool) -> dict[str, Any]:
-    """Return name, size and checksum; a folder's checksum is that of its files' checksums in order of name."""
-    name = _hidden_name(path) if hide_name else path.name
+def _describe_file(path: Path, present: Path, role: str | None, hide_name: bool) -> dict[str, Any]:
+    """Return name, role, size and checksum of the file that lies at ``present``."""
+    entry: dict[str, Any] = {"Name": _hidden_name(path) if hide_name else path.name}
+    if role:
+        entry["Role"] = role
+    return entry | file_facts(present)
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """Return size in bytes and SHA-256; a folder's checksum is that of its files' checksums in order of name.
+
+    Raises
+    ------
+    InputError when it cannot be read.
+
+    """
     if not path.is_dir():
-        return {"Name": name, "SizeBytes": _size(path), "SHA256": _sha256(path)}
+        return {"SizeBytes": _size(path), "SHA256": _sha256(path)}
     files = sorted(item for item in path.rglob("*") if item.is_file())
     digest = hashlib.sha256("".join(_sha256(item) for item in files).encode())
-    return {
-        "Name": name,
-        "Files": len(files),
-        "SizeBytes": sum(_size(item) for item in files),
-        "SHA256": digest.hexdigest(),
-    }
+    return {"Files": len(files), "SizeBytes": sum(_size(item) for item in files), "SHA256": digest.hexdigest()}
 
 
 def _size(path: Path) -> int:

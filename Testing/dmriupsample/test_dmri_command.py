@@ -90,7 +90,7 @@ def test_everything_is_written_beside_the_image(scan, network, tmp_path, capsys)
     assert len(record["Options"]["context_volumes"]) == 10 and len(record["Options"]["unused_volumes"]) == 4
     assert any("volumes 2, " in text and "are used" in text for text in record["Warnings"])
     assert {item["Name"] for item in record["Outputs"]} >= {"out.nii.gz", "out.bval", "out.bvec", "fa.nii.gz"}
-    numbers = json.loads((tmp_path / "r.json").read_text())
+    numbers = json.loads((tmp_path / "r_errors.json").read_text())
     assert numbers["Errors"].keys() == {"method", "sh", "sh_all", "mean"} and len(numbers["Directions"]) == 14
     assert numbers["Errors"]["sh"]["MAE"] < numbers["Errors"]["method"]["MAE"]  # the network knows nothing
     page = (tmp_path / "r.html").read_text(encoding="utf-8")

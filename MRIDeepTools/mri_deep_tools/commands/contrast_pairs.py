@@ -107,12 +107,12 @@ def _draw(args: argparse.Namespace, config: PairConfig, job: _Job, progress: Pro
                 [job.labels],
                 options={**asdict(config), "seed": job.seed},
                 seconds={"simulate": progress.seconds["simulate"] - before},
-                outputs=[temporary],
+                outputs={path: temporary},
                 warnings=progress.warnings,
                 geometry={"output": scan},
                 synthetic=True,
+                roles={job.labels: "labels", path: "image"},
             )
-            record["Outputs"][0]["Name"] = path.name
             record["Drawn"] = pair.drawn
             write_sidecar(files.path(sidecar_path(path)), record)
     if not args.quiet and args.progress != "json":

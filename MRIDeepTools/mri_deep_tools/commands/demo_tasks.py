@@ -189,7 +189,7 @@ def _dmri(folder: Path, args: argparse.Namespace, progress: Progress) -> list[Se
             [
                 f"{MEASURED} directions of a simulated brain with crossing fibres and noise were brought to "
                 f"{MEASURED + DIRECTIONS}; predicted volumes are synthetic.",
-                json.loads((folder / "report.json").read_text(encoding="utf-8"))["Verdict"],
+                _sidecar(result)["LeaveOut"]["Verdict"],
             ],
         ),
         Picture("Fractional anisotropy", picture, "One axial slice of both maps"),

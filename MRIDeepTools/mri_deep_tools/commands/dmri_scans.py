@@ -167,11 +167,12 @@ def _write(
             inputs,
             options={name: getattr(args, name) for name in names} | {"sigma": scan.sigma},
             seconds=progress.seconds,
-            outputs=list(written.values()),
+            outputs=written,
             warnings=progress.warnings,
             geometry={"output": scan.image},
             synthetic=True,
+            roles={path: name for name, path in truth.items()}
+            | {path: path.suffix.removeprefix(".") + "s" for path in companions}
+            | dict.fromkeys(images, "image"),
         )
-        for entry, path in zip(record["Outputs"], written, strict=True):
-            entry["Name"] = path.name
         write_sidecar(files.path(sidecar_path(args.output)), record)

@@ -165,6 +165,13 @@ def _inputs_of(args: argparse.Namespace, job: Job) -> list[Path]:
     return [path for path in (job.scan, job.mask or args.mask, args.transform, args.template) if path]
 
 
+def _roles(args: argparse.Namespace, job: Job) -> dict[Path, str]:
+    """Return what each input and output is, for the record."""
+    read = {job.mask or args.mask: "mask", args.transform: "transform", args.template: "template", job.scan: "scan"}
+    made = {path: name.removeprefix("save_") for name, path in job.extra.items()}
+    return {path: role for path, role in (read | made | {job.image: "image"}).items() if path}
+
+
 def _row(job: Job, result: HarmonizationResult) -> dict[str, Any]:
     """Return the figures of one scan as a row of a table."""
     from .segment_tables import subject_name
@@ -199,16 +206,14 @@ def _record(
         seconds=result.seconds,
         peak_memory_bytes=result.peak_memory_bytes,
         warnings=result.warnings,
-        outputs=list(made.values()),
+        outputs=made,
         precision=result.precision,
         threads=result.threads,
         geometry={"output": result.image},
         synthetic=True,
         hide_names=args.hide_names,
+        roles=_roles(args, job),
     )
-    if not args.hide_names:
-        for entry, path in zip(record["Outputs"], made, strict=True):
-            entry["Name"] = path.name
     record["Stages"] = result.stages
     record["BrainMedianBefore"] = result.median
     record["Change"] = result.figures.as_record()

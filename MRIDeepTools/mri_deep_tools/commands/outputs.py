@@ -22,18 +22,26 @@ def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path], *, overwrite:
 
     Raises
     ------
-    RequestError : two outputs, or an output and an input, are the same file, or a suffix cannot be written.
+    RequestError : two outputs, or an output and an input (or the sidecar of one), are the same file, or a suffix cannot
+        be written.
     OutputError : an output exists (without ``overwrite``), or its place cannot be written to.
 
     """
+    from ..provenance import sidecar_path
     from ..volume import check_output_path, remove_stale
 
+    inputs = list(inputs)
     sources = {_key(path) for path in inputs}
+    records = {_key(sidecar_path(path)): path.name for path in inputs}
     seen: set[str] = set()
     for path in outputs:
         key = _key(path)
         if key in sources:
             raise RequestError(f"the output {path.name} would replace an input", "choose another name")
+        if key in records and path.exists():
+            raise RequestError(
+                f"the output {path.name} would replace the sidecar of the input {records[key]}", "choose another name"
+            )
         if key in seen:
             raise RequestError(f"two outputs have the same name, {path.name}", "give each its own")
         seen.add(key)

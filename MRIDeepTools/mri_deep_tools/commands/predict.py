@@ -202,6 +202,14 @@ class _Batch:
         self._record()
         return f"{self.table.name} holds the rows of {len(self.rows)} of {len(self.inputs.scans)} scans"
 
+    def _roles(self) -> dict[Path, str]:
+        """Return what each input and output is, for the record."""
+        args = self.args
+        read = {args.mask: "mask", args.transform: "transform", args.template: "template"}
+        read |= dict.fromkeys((mask for mask in self.inputs.masks if mask), "mask")
+        read |= dict.fromkeys(self.inputs.files, "table") | dict.fromkeys(self.inputs.scans, "scan")
+        return {path: role for path, role in (read | {self.table: "table"}).items() if path}
+
     def _record(self) -> None:
         """Write the sidecar of the table."""
         from ..provenance import make_record, model_use, write_sidecar
@@ -229,6 +237,7 @@ class _Batch:
             precision=done[-1].precision if done else "float32",
             threads=done[-1].threads if done else None,
             hide_names=self.args.hide_names,
+            roles=self._roles(),
         )
         spec = predictor.spec
         record["Prediction"] = {

@@ -39,6 +39,11 @@ class Job:
         """Return the files that belong to this scan alone."""
         return [path for path in (self.labels, self.posteriors, self.resampled, self.report) if path]
 
+    def roles(self) -> dict[Path, str]:
+        """Return what each of the images is, for the record."""
+        images = {"labels": self.labels, "posteriors": self.posteriors, "resampled": self.resampled}
+        return {path: role for role, path in images.items() if path}
+
     def tables(self) -> list[Path]:
         """Return the CSV files, which all scans may share."""
         return [path for path in (self.volumes, self.qc) if path]

@@ -161,7 +161,7 @@ class Batch:
 
     def _write_records(self, job: Job, result: SegmentationResult, files: OutputSet, made: dict[Path, Path]) -> None:
         """Write the sidecar beside the labels, and the report when it was asked for."""
-        from ..provenance import make_record, model_use, sidecar_path, write_sidecar
+        from ..provenance import finite, make_record, model_use, sidecar_path, write_sidecar
 
         notes = [self.segmenter.weights.note] if self.segmenter.weights.note else []
         record = make_record(
@@ -173,15 +173,15 @@ class Batch:
             seconds=result.seconds,
             peak_memory_bytes=result.peak_memory_bytes,
             warnings=list(dict.fromkeys([*notes, *result.warnings])),
-            outputs=list(made.values()),
+            outputs=made,
             precision=result.precision,
             threads=result.threads,
             geometry={"output": result.labels},
             hide_names=self.hide_names,
+            roles={job.scan: "scan", **dict.fromkeys(self.more_inputs, "channel"), **job.roles()},
         )
-        if not self.hide_names:
-            for entry, path in zip(record["Outputs"], made, strict=True):
-                entry["Name"] = path.name
+        record["Volumes"] = {name: finite(value) for name, value in result.volumes_mm3.items()}
+        record["Scores"] = result.qc and {name: finite(value) for name, value in result.qc.items()}
         write_sidecar(files.path(sidecar_path(job.labels)), record)
         if job.report is not None:
             from ..synthsegment.report import METHOD, write_segmentation_report

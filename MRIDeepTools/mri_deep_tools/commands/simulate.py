@@ -178,15 +178,14 @@ def _write_record(
         device=device,
         options=options | {"drawn": scan.drawn},
         seconds=seconds,
-        outputs=list(written.values()),
+        outputs=written,
         threads=threads,
         warnings=progress.warnings,
         geometry={"output": scan.image},
         synthetic=True,
+        roles=dict(zip(written, ("image", "labels"), strict=True)) | {source: "labels"},
     )
     image = next(iter(written))
-    for entry, path in zip(record["Outputs"], written, strict=True):
-        entry["Name"] = path.name
     write_sidecar(files.path(_record_path(image)), record)
 
 

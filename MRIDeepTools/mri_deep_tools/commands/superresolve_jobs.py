@@ -43,6 +43,11 @@ class PairJob:
 
         return [self.image, sidecar_path(self.image), *self.extras.values()]
 
+    def roles(self) -> dict[Path, str]:
+        """Return what each of the scans and files is, for the record."""
+        parts = {path: name.removeprefix("save_") for name, path in self.extras.items()}
+        return parts | {self.t2: "t2", self.image: "image"} | ({self.t1: "t1"} if self.t1 else {})
+
 
 def plan_pairs(
     output: Path,

@@ -134,7 +134,7 @@ class PairBatch:
     def _record(
         self, job: PairJob, result: SuperResolutionResult, made: dict[Path, Path], warnings: Sequence[str]
     ) -> dict[str, Any]:
-        from ..provenance import make_record, model_use
+        from ..provenance import finite, make_record, model_use
 
         args = self.args
         record = make_record(
@@ -146,18 +146,16 @@ class PairBatch:
             seconds=result.seconds,
             peak_memory_bytes=result.peak_memory_bytes,
             warnings=list(warnings),
-            outputs=list(made.values()),
+            outputs=made,
             precision=result.precision,
             threads=result.threads,
             geometry={"output": result.image},
             synthetic=True,
             hide_names=args.hide_names,
+            roles=job.roles() | ({self.resolver.template: "template"} if self.resolver.template else {}),
         )
-        if not args.hide_names:
-            for entry, path in zip(record["Outputs"], made, strict=True):
-                entry["Name"] = path.name
         record["Slices"] = None if result.slices is None else result.slices.as_record()
-        record["Honesty"] = None if result.honesty is None else _finite(result.honesty.as_record())
+        record["Honesty"] = None if result.honesty is None else finite(result.honesty.as_record())
         record["Alignment"] = None if result.t2_to_t1 is None else self._alignment(result)
         return record
 
@@ -180,21 +178,14 @@ class PairBatch:
                 lines.append(f"Check: {result.honesty.words()}")
             lines.append(f"Synthetic 1 mm T2w in {sum(result.seconds.values()):.0f} s -> {job.image.name}")
             sys.stdout.write("\n".join([*lines, ""]))
+        from ..provenance import finite
+
         report = job.extras.get("report")
         self.progress.result(
             scan=job.t2.name,
             outputs=[str(path) for path in made] + ([str(report)] if report else []),
             slices=None if result.slices is None else result.slices.as_record(),
-            honesty=None if result.honesty is None else _finite(result.honesty.as_record()),
+            honesty=None if result.honesty is None else finite(result.honesty.as_record()),
             model=result.model,
             synthetic=True,
         )
-
-
-def _finite(value: Any) -> Any:
-    """Return a value in which numbers that JSON lacks (NaN, infinity) are null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -137,12 +137,12 @@ def _make(args: argparse.Namespace, job: _Job, seed: int, progress: Progress) ->
                 "seed": seed,
             },
             seconds={"simulate": progress.seconds["simulate"] - before},
-            outputs=[temporary],
+            outputs={job.output: temporary},
             warnings=progress.warnings,
             geometry={"output": thick},
             synthetic=True,
+            roles={job.source: "scan", job.output: "image"},
         )
-        record["Outputs"][0]["Name"] = job.output.name
         record |= {"SliceThickness": job.thickness, "SpacingBetweenSlices": spacing}
         write_sidecar(files.path(sidecar_path(job.output)), record)
     if not args.quiet and args.progress != "json":

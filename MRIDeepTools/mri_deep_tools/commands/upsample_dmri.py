@@ -53,7 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     outputs.add_argument("--fa", type=Path, metavar="FILE", help="FA map of measured and predicted directions together")
     outputs.add_argument("--md", type=Path, metavar="FILE", help="MD map of the same, in mm^2/s")
     outputs.add_argument(
-        "--report", type=Path, metavar="HTML", help="errors on measured directions that were left out; also as *.json"
+        "--report",
+        type=Path,
+        metavar="HTML",
+        help="errors on measured directions that were left out; also as *_errors.json",
     )
     outputs.add_argument("--residuals", type=Path, metavar="FILE", help="map of these errors (with --report)")
     outputs.add_argument("--dry-run", action="store_true", help="tell shells, volumes and model; write nothing")
@@ -148,19 +151,19 @@ def _outputs(args: argparse.Namespace) -> dict[str, list[Path]]:
     named = {name: getattr(args, name) for name in ("save_grad", "save_mask", "fa", "md", "residuals", "report")}
     outputs |= {name: [path] for name, path in named.items() if path is not None}
     if args.report is not None:
-        outputs["errors"] = [_errors_path(args.report, outputs["sidecar"][0])]
+        # a name of its own: NAME.json would be the sidecar of an image NAME, perhaps of the scan itself
+        outputs["errors"] = [args.report.with_name(f"{args.report.stem}_errors.json")]
     return outputs
 
 
-def _errors_path(report: Path, sidecar: Path) -> Path:
-    """Return the name of the report's numbers, which must not be that of the sidecar."""
-    path = report.with_suffix(".json")
-    return path if path.absolute() != sidecar.absolute() else report.with_name(f"{report.stem}_errors.json")
-
-
 def _inputs(args: argparse.Namespace) -> list[Path]:
+    """Return all files that are read, gradient files beside the scan included."""
+    from ..dmriupsample.output import companion_paths
+
     names = (args.dwi, args.bvecs, args.bvals, args.grad, args.target_bvecs, args.target_grad, args.mask)
-    return [Path(name) for name in names if name is not None]
+    beside = () if args.grad else companion_paths(Path(args.dwi))
+    beside = (path for path, given in zip(beside, (args.bvals, args.bvecs), strict=False) if not given)
+    return [*(Path(name) for name in names if name is not None), *(path for path in beside if path.is_file())]
 
 
 def _foretell(args: argparse.Namespace, upsampler: Upsampler, files: dict[str, str | None], progress: Progress) -> None:
@@ -276,6 +279,20 @@ def _write_report(
     write_sidecar(files.path(outputs["errors"][0]), {"Model": result.model, "Shell": result.shell, **check.as_record()})
 
 
+def _roles(args: argparse.Namespace, written: dict[Path, Path]) -> dict[Path, str]:
+    """Return what each input and output is, for the record."""
+    names = ("dwi", "bvecs", "bvals", "grad", "target_bvecs", "target_grad", "mask")
+    roles = {Path(path): name for name in names if (path := getattr(args, name)) is not None}
+    companions = [path for path in (*_inputs(args), *written) if path.suffix in (".bval", ".bvec")]
+    roles |= {path: roles.get(path, path.suffix.removeprefix(".") + "s") for path in companions}
+    made = ("output", "save_grad", "save_mask", "fa", "md", "residuals")
+    return roles | {
+        path: "image" if name == "output" else name.removeprefix("save_")
+        for name in made
+        if (path := getattr(args, name)) is not None
+    }
+
+
 def _record(
     args: argparse.Namespace, result: UpsampleResult, written: dict[Path, Path], progress: Progress
 ) -> dict[str, Any]:
@@ -299,15 +316,15 @@ def _record(
         seconds={name: value for name, value in progress.seconds.items() if value > 0},
         peak_memory_bytes=result.peak_memory_bytes,
         warnings=progress.warnings,
-        outputs=list(written.values()),
+        outputs=written,
         threads=result.threads,
         geometry={"input": result.part.scan.image, "output": result.image},
         synthetic=True,
         hide_names=args.hide_names,
+        roles=_roles(args, written),
     )
-    if not args.hide_names:
-        for entry, path in zip(record["Outputs"], written, strict=True):
-            entry["Name"] = path.name
+    record["Mask"] = "given" if args.mask else None if result.mask is None else args.mask_method
+    record["Gradients"] = result.directions()
     return record
 
 

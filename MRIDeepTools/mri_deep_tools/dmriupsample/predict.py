@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import RequestError
 from ..inference import peak_memory_bytes, pick_device, run_with_fallback, set_threads
+from ..kept import file_key, kept
 from ..progress import Progress, ProgressCallback
 from ..volume import Volume
 from .baseline import condition_of, sh_matrix, sh_predict
@@ -117,6 +118,16 @@ class UpsampleResult:
     def predicted(self) -> Volume:
         """The predicted volumes alone."""
         return self.image.with_data(self.image.data[..., np.array(self.kinds) == "predicted"])
+
+    def directions(self) -> dict[str, list[list[float]]]:
+        """Return the directions of the shell and the predicted ones as unit vectors in RAS, for the record."""
+        world = self.part.scan.table.world
+        groups = {
+            "MeasuredRead": world[self.part.context],
+            "MeasuredUnused": world[self.part.unused],
+            "Predicted": self.gradients.world[np.array(self.kinds) == "predicted"],
+        }
+        return {name: [[round(float(x), 6) for x in row] for row in rows] for name, rows in groups.items()}
 
 
 @dataclass(frozen=True)
@@ -257,7 +268,8 @@ class Upsampler:
         from .weights import load_network
 
         if self._network is None or self._network[0] != choice.path:
-            self._network = choice.path, load_network(choice.path)
+            network = kept(("upsample-dmri", file_key(choice.path)), lambda: load_network(choice.path))
+            self._network = choice.path, network
         return self._network[1]
 
 
