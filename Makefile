@@ -33,14 +33,15 @@ DEMO_EXTRA := $(if $(filter $(VENV),$(DEMO_VENV)),dev,demo)
 BIN := $(VENV)/bin
 # Two test processes with one thread each: as many as the smallest machine has cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-PYTEST := $(ONE_THREAD) MRI_DEEP_TOOLS_SHARED="$(DATA)" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+PYTEST := $(ONE_THREAD) MRI_DEEP_TOOLS_SHARED="$(DATA)" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow check format benchmark wheel clean
+.PHONY: help demo test test-slow test-processes check format benchmark wheel clean
 
 help:
 	@echo "make demo       run every task on sample data, write a report into $(DEMO_OUTPUT)"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the tests that take minutes"
+	@echo "make test-processes  train in two processes (gloo): the same losses as in one"
 	@echo "make check      formatting, linting and static types"
 	@echo "make format     format the code and mend what the linter can mend"
 	@echo "make benchmark  measure time and memory of the pipelines"
@@ -56,6 +57,10 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(PYTEST) -m slow $(TESTS)
+
+# One at a time: each of these tests starts two processes itself.
+test-processes: $(VENV)/.installed-dev
+	$(ONE_THREAD) $(BIN)/python -m pytest -m slow Testing/core/test_two_processes.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -14,6 +14,8 @@ import pytest
 from module_helpers import REPOSITORY, add_volume, results_of, wait_idle
 from test_module_generic import MODULES
 
+pytestmark = pytest.mark.slow  # the modules' own tests, which run by default, hold one real run each
+
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory, request) -> dict:
