@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-LONG_FILES = ("test_module_generic.py", "test_module_home.py", "test_bundled.py", "test_dmri_train.py", "test_training.py")
+LONG_FILES = ("test_module_generic.py", "test_module_home.py", "test_bundled.py", "test_dmri_train.py")
 """Files that take longest: they start first, so that no process is left alone with one of them at the end."""
 
-# A shell starts what runs in the background with interrupts ignored, and every program that tests start would inherit it.
+# Shells start what runs in the background with interrupts ignored, and every program that tests start inherits it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
