@@ -35,6 +35,7 @@ PROGRAM = "mri-deep-tools"
 # Name and one line of help; the module of the same name in `commands` does the work. Only what exists is listed.
 COMMANDS = {
     "segment": "label the structures of the brain in scans of any contrast and resolution",
+    "segment-nnunet": "segment pictures (PNG, TIFF, BMP) with a model that nnU-Net trained",
     "harmonize": "give T1w scans of any site the intensities of one reference scanner",
     "predict": "predict age or diagnosis from T1w scans with a model of your own, as a table",
     "superresolve": "turn a thick-slice T2w scan into a 1 mm isotropic one with the help of a T1w scan",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..progress import Progress
+from . import train_nnunet
 from .configured import add_config_options, configured, wanted
 from .options import add_common_options
 
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     predictor.set_defaults(export=None)
     add_config_options(predictor)
     add_common_options(predictor)
+    train_nnunet.add_system(systems)
 
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
@@ -76,6 +78,9 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     """
     from ..config import render_config
 
+    if args.system == "nnunet":  # trains itself: no Lightning, no options under `run`
+        train_nnunet.run(args, progress)
+        return
     content = wanted(args)
     lite = args.system == "synthseg" and content.get("network") == "lite"
     config = configured(_base(args.system, content, lite), content, args)
