@@ -23,7 +23,7 @@ from .config import render_config
 from .errors import CancelledError, DependencyError, RequestError
 from .progress import Progress
 
-__all__ = ["Endless", "RunOptions", "fit", "learning_rate_factor", "require_lightning"]
+__all__ = ["Endless", "RunOptions", "fit", "learning_rate_factor", "processes", "require_lightning"]
 
 
 class Endless(IterableDataset[int]):
@@ -46,6 +46,9 @@ class RunOptions:
     devices: int | str = field(default="auto", metadata={"help": "devices per node, or auto"})
     nodes: int = field(default=1, metadata={"help": "number of nodes"})
     strategy: str = field(default="auto", metadata={"help": "Lightning strategy, for instance ddp"})
+    share_statistics: bool = field(
+        default=True, metadata={"help": "batch normalisation over the samples of all devices; false: of each alone"}
+    )
     precision: str = field(default="32-true", metadata={"help": "32-true, bf16-mixed or 16-mixed"})
     accumulate: int = field(default=1, metadata={"help": "batches per optimiser step"})
     gradient_clip: float = field(default=0.0, metadata={"help": "largest norm of the gradient; 0: no clipping"})
@@ -67,6 +70,38 @@ def require_lightning() -> Any:
             "training needs Lightning, which is not installed", 'install it with: pip install "mri-deep-tools[train]"'
         ) from error
     return lightning
+
+
+def processes(options: RunOptions) -> int:
+    """Return how many processes the training will have, one per device.
+
+    Raises
+    ------
+    RequestError : the options do not fit the machine.
+
+    """
+    trainer = _trainer(options, logger=False, enable_checkpointing=False)
+    return int(trainer.world_size)
+
+
+def _trainer(options: RunOptions, **more: Any) -> Any:
+    """Return Lightning's trainer on the devices that the options name; nothing is started yet."""
+    lightning = require_lightning()
+    quieten_lightning()
+    try:
+        return lightning.Trainer(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            num_nodes=options.nodes,
+            strategy=options.strategy,
+            precision=options.precision,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            **more,
+        )
+    except (ValueError, TypeError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
+        raise RequestError(f"the training cannot run as asked: {error}", "change the options under 'run'") from error
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, cooldown: int) -> float:
@@ -128,12 +163,11 @@ def fit(module: Any, data: Any, options: RunOptions, config: Any, progress: Prog
     CancelledError : stopped by SIGINT or SIGTERM; the last checkpoint stays and the same command continues.
 
     """
-    lightning = require_lightning()
+    require_lightning()
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-    quieten_lightning()
-
     from .inference import set_threads
+    from .shared_statistics import SharedStatistics
 
     if options.threads:
         set_threads(options.threads)
@@ -144,31 +178,22 @@ def fit(module: Any, data: Any, options: RunOptions, config: Any, progress: Prog
     last = checkpoints / "last.ckpt"
     csv = CSVLogger(folder, name="logs", flush_logs_every_n_steps=options.log_every)
     board = TensorBoardLogger(folder, name="tensorboard")
-    try:
-        trainer = lightning.Trainer(
-            accelerator=options.accelerator,
-            devices=options.devices,
-            num_nodes=options.nodes,
-            strategy=options.strategy,
-            precision=options.precision,
-            max_steps=options.steps or 100_000,
-            max_time={"seconds": int(options.max_minutes * 60)} if options.max_minutes else None,
-            accumulate_grad_batches=options.accumulate,
-            gradient_clip_val=options.gradient_clip or None,
-            val_check_interval=options.validate_every * options.accumulate if options.validate_every else None,
-            limit_val_batches=None if options.validate_every else 0,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            log_every_n_steps=options.log_every,
-            logger=[csv, board],
-            callbacks=_callbacks(options, checkpoints, progress),
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-            use_distributed_sampler=False,
-        )
-    except (ValueError, TypeError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
-        raise RequestError(f"the training cannot run as asked: {error}", "change the options under 'run'") from error
+    trainer = _trainer(
+        options,
+        max_steps=options.steps or 100_000,
+        max_time={"seconds": int(options.max_minutes * 60)} if options.max_minutes else None,
+        accumulate_grad_batches=options.accumulate,
+        gradient_clip_val=options.gradient_clip or None,
+        val_check_interval=options.validate_every * options.accumulate if options.validate_every else None,
+        limit_val_batches=None if options.validate_every else 0,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=options.log_every,
+        logger=[csv, board],
+        callbacks=_callbacks(options, checkpoints, progress),
+        default_root_dir=folder,
+        plugins=[SharedStatistics()] if options.share_statistics else None,
+    )
     stop = _Stop(trainer)
     with stop, stop.told():
         trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=False)

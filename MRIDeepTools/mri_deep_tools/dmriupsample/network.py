@@ -157,10 +157,14 @@ def sequential_moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class KerasBatchNorm(nn.Module):
-    """Batch normalisation as Keras' non-fused path does it: the running variance is the population variance."""
+    """Batch normalisation as Keras' non-fused path does it: the running variance is the population variance.
+
+    With ``shared`` set, a batch in training is that of all processes (:mod:`..shared_statistics`).
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.shared = False
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -169,6 +173,8 @@ class KerasBatchNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise (N, C, x, y, z) over all axes but C; in training by the batch, which updates the running values."""
         mean, variance = cast(torch.Tensor, self.running_mean), cast(torch.Tensor, self.running_var)
+        if self.training and self.shared:
+            return self._shared(x)
         if self.training:
             out, batch_mean, inverse = torch.native_batch_norm(
                 x, self.weight, self.bias, None, None, True, 0.0, EPSILON
@@ -178,8 +184,20 @@ class KerasBatchNorm(nn.Module):
                 variance.lerp_(inverse.pow(-2) - EPSILON, KERAS_MOMENTUM)
             return out
         scale = self.weight * torch.rsqrt(variance + EPSILON)
+        return self._scaled(x, mean, scale)
+
+    def _scaled(self, x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         shape = (1, -1, 1, 1, 1)
         return x * scale.view(shape) + (self.bias - mean * scale).view(shape)
+
+    def _shared(self, x: torch.Tensor) -> torch.Tensor:
+        from ..shared_statistics import moments_of_all
+
+        mean, variance, _ = moments_of_all(x)
+        with torch.no_grad():
+            cast(torch.Tensor, self.running_mean).lerp_(mean, KERAS_MOMENTUM)
+            cast(torch.Tensor, self.running_var).lerp_(variance, KERAS_MOMENTUM)
+        return self._scaled(x, mean, self.weight * torch.rsqrt(variance + EPSILON))
 
 
 class ConvUnit(nn.Module):

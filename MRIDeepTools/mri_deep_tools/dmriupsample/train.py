@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import RequestError
 from ..progress import Progress
-from ..training import Endless, RunOptions, fit, learning_rate_factor, require_lightning
+from ..training import Endless, RunOptions, fit, learning_rate_factor, processes, require_lightning
 from .facts import Facts
 from .harmonics import predict_damped
 from .network import RCNN, unit_names
@@ -151,6 +151,17 @@ def make_module(config: DmriTrainingConfig, source: Source, held: Source | None)
             self.register_buffer("seen", torch.zeros((), dtype=torch.long))
             self.register_buffer("best", torch.full((), math.inf, dtype=torch.float64))
             self._sums: dict[str, torch.Tensor] = {}
+            self._averaged_at = -1
+
+        def setup(self, stage: str) -> None:
+            """Tell the sources how many examples all processes take together."""
+            for one in (source, held):
+                if one is not None:
+                    one.share(config.batch * self.trainer.world_size)
+
+        def on_train_start(self) -> None:
+            """Note from where on the running average is moved."""
+            self._averaged_at = self.global_step
 
         def loss(self, batch: Batch) -> torch.Tensor:
             """Return the mean absolute error over all voxels of a batch."""
@@ -161,12 +172,13 @@ def make_module(config: DmriTrainingConfig, source: Source, held: Source | None)
             first = (int(self.seen) * self.trainer.world_size + self.global_rank) * config.batch
             self.seen += 1
             loss = self.loss(source.batch(list(range(first, first + config.batch))).to(self.device))
-            self.log("loss", loss, batch_size=config.batch)
+            self.log("loss", loss, batch_size=config.batch, sync_dist=True)
             return loss
 
         def on_train_batch_end(self, *_: Any) -> None:
-            """Move the running average."""
-            if config.average:
+            """Move the running average, once per optimiser step."""
+            if config.average and self.global_step != self._averaged_at:
+                self._averaged_at = self.global_step
                 decay = min(config.average, (1 + self.global_step) / (10 + self.global_step))
                 with torch.no_grad():
                     for mine, theirs in zip(_tensors(self.averaged), _tensors(self.network), strict=True):
@@ -174,12 +186,12 @@ def make_module(config: DmriTrainingConfig, source: Source, held: Source | None)
 
         def val_dataloader(self) -> DataLoader[Any]:
             """Return the numbers of this process's validation examples, in batches."""
-            mine = groups[self.global_rank :: self.trainer.world_size]
+            mine = groups[self.global_rank :: self.trainer.world_size] or [[]]  # without any, the others would wait
             return DataLoader(mine, batch_size=None, collate_fn=list)  # type: ignore[arg-type]
 
         def validation_step(self, numbers: list[int], index: int) -> None:
             """Add up the errors of a batch: of the network, and of damped spherical harmonics."""
-            if held is None:
+            if held is None or not len(numbers):
                 return
             batch = held.batch([int(number) for number in numbers]).to(self.device)
             self.averaged.eval()
@@ -252,6 +264,11 @@ def facts_of(config: DmriTrainingConfig) -> Facts:
     )
 
 
+def examples_per_step(config: DmriTrainingConfig) -> int:
+    """Return how many examples one optimiser step takes, on all devices together."""
+    return config.batch * config.run.accumulate * processes(config.run)
+
+
 def _check(config: DmriTrainingConfig) -> None:
     if config.source == "simulated":
         if config.dims != 1 or config.norm != "batch":
@@ -283,7 +300,7 @@ def train(config: DmriTrainingConfig, progress: Progress) -> Path:
         per_epoch = config.steps_per_epoch or 500
     else:
         source, held = PackedSource.pair(config, progress)
-        per_epoch = config.steps_per_epoch or math.ceil(len(source) / config.batch)
+        per_epoch = config.steps_per_epoch or math.ceil(len(source) / examples_per_step(config))
     if held is None:
         progress.warn("no subjects are left for validation: the last weights are kept, not the best")
     config.run.steps = config.run.steps or per_epoch * config.epochs

@@ -48,6 +48,9 @@ class Source(Protocol):
     def kinds(self) -> list[int]:
         """Numbers of measured directions that occur."""
 
+    def share(self, size: int) -> None:
+        """Take ``size`` as the number of examples of a batch, all processes together."""
+
     def __len__(self) -> int:
         """Return the number of examples of an epoch; 0: there is no end."""
 
@@ -76,6 +79,10 @@ class SimulatedSource:
     def pair(cls, config: DmriTrainingConfig) -> tuple[SimulatedSource, SimulatedSource]:
         """Return the sources of training and validation; their draws have nothing in common."""
         return cls(config.simulation, config.run.seed, config.batch), cls(config.simulation, -1, config.batch)
+
+    def share(self, size: int) -> None:
+        """Let ``size`` examples after each other have the same number of measured directions."""
+        self.size = size
 
     @property
     def kinds(self) -> list[int]:
@@ -201,6 +208,9 @@ class PackedSource:
         )
         still = Recipe(recipe.shells, recipe.measured, recipe.wanted, recipe.percentile, reorder=False, shuffle=False)
         return cls(place, recipe, kept), cls(place, still, held) if held else None
+
+    def share(self, size: int) -> None:
+        """Change nothing: an example does not depend on its batch."""
 
     @property
     def kinds(self) -> list[int]:

@@ -126,7 +126,7 @@ def make_module(
             """Return the loss of a batch."""
             images, targets = batch
             loss = prediction_loss(self.network(images), targets, spec.task)
-            self.log("loss", loss, batch_size=len(targets))
+            self.log("loss", loss, batch_size=len(targets), sync_dist=True)
             self._count(float(loss.detach()))
             return loss
 
@@ -148,7 +148,7 @@ def make_module(
             if held is None:
                 return DataLoader([])  # type: ignore[arg-type]
             own = list(range(self.global_rank, len(held.targets), self.trainer.world_size))
-            return DataLoader(own, batch_size=None)  # type: ignore[arg-type]
+            return DataLoader(own or [-1], batch_size=None)  # type: ignore[arg-type]
 
         def on_validation_epoch_start(self) -> None:
             """Begin to add up."""
@@ -156,7 +156,7 @@ def make_module(
 
         def validation_step(self, number: Any, index: int) -> None:
             """Add the loss of one image."""
-            if held is None:
+            if held is None or int(number) < 0:  # no image is left for this process, but the others wait for it
                 return
             image, target = held.image(int(number)), held.targets[int(number)]
             output = self.network(torch.from_numpy(image.copy())[None, None].to(self.device))

@@ -20,7 +20,7 @@ from ..training import RunOptions, fit, require_lightning
 from .losses import Weights
 from .network import DISCRIMINATOR_FEATURES, GeneratorSpec
 from .simulated_sites import SitesConfig, SiteSimulator
-from .visits import PairSource, Plan, Visits
+from .visits import DISCRIMINATOR_BATCHES, PairSource, Plan, Visits
 
 __all__ = ["IguaneConfig", "open_source", "train"]
 
@@ -48,6 +48,13 @@ class IguaneConfig:
     steps_per_epoch: int = field(default=200, metadata={"help": "steps per epoch; each visits every source site"})
     score_every: int = field(default=5, metadata={"help": "epochs between two scores; 0: none"})
     batch: int = field(default=1, metadata={"help": "images per batch"})
+    split: Literal["even", "published"] = field(
+        default="even",
+        metadata={
+            "help": "of a visit's four batches between the discriminators: even, or two images and the rest as "
+            "published (no difference with batches of 1)"
+        },
+    )
     width: int = field(default=16, metadata={"help": "features of the universal generator at full resolution"})
     backward_width: int = field(default=16, metadata={"help": "the same of the backward generators"})
     levels: int = field(default=4, metadata={"help": "halvings in the generators"})
@@ -92,6 +99,10 @@ class IguaneConfig:
     def weights(self) -> Weights:
         """Return the weights of the loss terms."""
         return Weights(self.adversarial_weight, self.cycle_weight, self.identity_weight, self.paired_weight)
+
+    def split_of_visit(self) -> int:
+        """Return how many images of a visit are for the discriminator of the source; the next are for the other."""
+        return 2 if self.split == "published" else DISCRIMINATOR_BATCHES // 2 * self.batch
 
     def spec(self) -> GeneratorSpec:
         """Return the form of the universal generator."""

@@ -76,6 +76,7 @@ def make_module(config: IguaneConfig, visits: Visits) -> Any:
                 raise RuntimeError(f"visit {number} came in place of {int(self.seen)}")
             self.seen += 1
             found = self.visit_paired(visit) if plan.only_paired(number) else self.visit_site(visit, site)
+            found = mean_of_all(found, {*found, "paired_loss"} if weights.paired else set(found), self.device)
             self.log_dict(found, batch_size=1)
             self.note(found)
             if config.average:
@@ -90,7 +91,7 @@ def make_module(config: IguaneConfig, visits: Visits) -> Any:
 
         def visit_site(self, visit: dict[str, Any], site: int) -> dict[str, float]:
             """Update the site's discriminators, then both generators; returns what is logged."""
-            name, half = str(site + 1), 2
+            name, half = str(site + 1), config.split_of_visit()
             ref, src = visit["ref"], visit["src"]
             last = ref.shape[0] - plan.batch
             found = self.update_discriminator("discRef_" + name, "universal", ref[half:last], src[half:last])
@@ -287,6 +288,17 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
     flat /= dist.get_world_size()
     for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
+
+
+def mean_of_all(found: dict[str, float], names: set[str], device: torch.device) -> dict[str, float]:
+    """Return the means of numbers over the processes that have them; ``names`` are the same on all."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return found
+    ordered = sorted(names)
+    pairs = [[found.get(name, 0.0), float(name in found)] for name in ordered]
+    table = torch.tensor(pairs, dtype=torch.float32, device=device)
+    dist.all_reduce(table)
+    return {name: total / count for name, (total, count) in zip(ordered, table.tolist(), strict=True) if count}
 
 
 @contextmanager

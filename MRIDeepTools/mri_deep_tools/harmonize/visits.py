@@ -109,9 +109,8 @@ class Visits(IterableDataset[dict[str, Any]]):
         plan = self.plan
         site, alone = plan.site(number), plan.only_paired(number)
         count = plan.batch * (1 if alone else DISCRIMINATOR_BATCHES + 1)
-        first = (plan.turn(number) * self.world + self.rank) * count
         make = self.source.traveller if alone else self.source.pair
-        pairs = [make(site, first + k, number) for k in range(count)]
+        pairs = [make(site, pair, number) for pair in self._numbers(plan.turn(number), count)]
         made: dict[str, Any] = {"number": number, "site": site, "src": stacked([pair.src for pair in pairs])}
         if not alone:
             made["ref"] = stacked([pair.ref for pair in pairs])
@@ -119,6 +118,11 @@ class Visits(IterableDataset[dict[str, Any]]):
         if all(truth is not None for truth in truths):
             made["truth"] = stacked([truth for truth in truths if truth is not None])
         return made
+
+    def _numbers(self, turn: int, count: int) -> list[int]:
+        """Return the numbers of this process's pairs: its part of each batch that all processes make together."""
+        batch = self.plan.batch
+        return [((turn * count + k - k % batch) * self.world) + self.rank * batch + k % batch for k in range(count)]
 
 
 def stacked(images: list[Tensor]) -> Tensor:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import RequestError
 from ..progress import Progress
-from ..training import Endless, RunOptions, fit, learning_rate_factor, require_lightning
+from ..training import Endless, RunOptions, fit, learning_rate_factor, processes, require_lightning
 from .network import PUBLISHED, ResUNet, ResUNetSpec, UpBlock
 from .preprocess import PATCH, STRIDE
 from .training_data import PatchSource, Recipe, find_pairs, split_pairs
@@ -182,7 +182,7 @@ def make_module(config: TrainingConfig, source: PatchSource, held: PatchSource |
             self.seen += 1
             numbers = [(first + k) * world + self.global_rank for k in range(config.batch)]
             loss = self.loss(*self.batch(source, numbers))
-            self.log("loss", loss, batch_size=config.batch)
+            self.log("loss", loss, batch_size=config.batch, sync_dist=True)
             self.book["sum"] += float(loss.detach())
             self.book["steps"] += 1
             return loss
@@ -192,11 +192,12 @@ def make_module(config: TrainingConfig, source: PatchSource, held: PatchSource |
             rank, world = self.global_rank, self.trainer.world_size
             mine = list(range(rank, count, world))
             groups = [mine[k : k + config.batch] for k in range(0, len(mine), config.batch)]
+            groups = groups or [[]]  # without any, the others would wait for this process
             return DataLoader(groups, batch_size=None, collate_fn=list)  # type: ignore[arg-type]
 
         def validation_step(self, numbers: list[int], index: int) -> None:
             """Add up the loss of a batch."""
-            if held is None:
+            if held is None or not len(numbers):
                 return
             loss = self.loss(*self.batch(held, [int(number) for number in numbers]))
             self._total += torch.tensor([float(loss) * len(numbers), len(numbers)], dtype=torch.float64)
@@ -382,7 +383,8 @@ def train(config: TrainingConfig, progress: Progress) -> Path:
         name: len(part) * ways for name, part in zip(("train_size", "val_size", "test_size"), parts, strict=True)
     }
     facts["target_shape"] = source.padded_shape()
-    steps = config.steps_per_epoch or math.ceil(source.patches_per_epoch() / config.batch)
+    together = config.batch * config.run.accumulate * processes(config.run)
+    steps = config.steps_per_epoch or math.ceil(source.patches_per_epoch() / together)
     config.run.steps = config.run.steps or steps * config.epochs
     config.run.validate_every = steps if held is not None else 0
     module = make_module(config, source, held, facts)

@@ -5,7 +5,7 @@ Tensors are (B, C, X, Y, Z) or (B, C, N) float32; targets are one-hot with the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as nnf
@@ -73,11 +73,20 @@ def dice_loss(
     return (weight * loss).sum(1).mean()
 
 
-def wl2_loss(likelihood: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the squared distance of pre-softmax values to +-5, weighted so that background hardly counts."""
+def wl2_loss(
+    likelihood: torch.Tensor,
+    target: torch.Tensor,
+    mean_of_all: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Return the squared distance of pre-softmax values to +-5, weighted so that background hardly counts.
+
+    ``mean_of_all`` takes a number to its mean over the processes of a training: the weights of a batch that is spread
+    over them are then those of the whole batch, and so is the mean of their losses.
+    """
     weight = 1 - target[:, :1] + 1e-8
-    wanted = WL2_TARGET * (2 * target - 1)
-    return (weight * (likelihood - wanted).square()).sum() / (weight.sum() * target.shape[1])
+    wanted, total = WL2_TARGET * (2 * target - 1), weight.sum()
+    total = mean_of_all(total) if mean_of_all else total
+    return (weight * (likelihood - wanted).square()).sum() / (total * target.shape[1])
 
 
 def cross_entropy_and_dice(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

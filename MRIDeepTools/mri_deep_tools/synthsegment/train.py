@@ -183,7 +183,7 @@ def make_module(config: TrainingConfig, data: list[Any], held: list[Any], weight
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 image, target = self.draw()
             loss = self.loss(self.network(image).float(), target)
-            self.log("loss", loss, batch_size=config.batch)
+            self.log("loss", loss, batch_size=config.batch, sync_dist=True)
             return loss
 
         def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -192,7 +192,7 @@ def make_module(config: TrainingConfig, data: list[Any], held: list[Any], weight
                 return (output - target).square().mean(0).sum()
             one_hot = nnf.one_hot(target, output.shape[1]).permute(0, 4, 1, 2, 3).to(output.dtype)
             if self.global_step < wl2_steps:
-                return wl2_loss(output, one_hot)
+                return wl2_loss(output, one_hot, self._mean_of_all)
             return dice_loss(
                 output.softmax(1),
                 one_hot,
@@ -200,6 +200,9 @@ def make_module(config: TrainingConfig, data: list[Any], held: list[Any], weight
                 boundary_weight=config.boundary_weight,
                 boundary_distance=config.boundary_distance,
             )
+
+        def _mean_of_all(self, value: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor(self.trainer.strategy.reduce(value, reduce_op="mean"))
 
         def on_train_batch_start(self, batch: Any, index: int) -> None:
             """Start Dice with a fresh optimiser."""

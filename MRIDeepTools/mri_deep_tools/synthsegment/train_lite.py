@@ -90,6 +90,7 @@ def make_module(config: LiteTrainingConfig, train: list[TrainingMap], held: list
                 take_fitting(self.network, Path(config.initial_weights) / "model.safetensors")
             self.averaged = copy.deepcopy(self.network).requires_grad_(False)
             self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+            self._averaged_at = -1
             self.register_buffer("rare", _rare_channels(train), persistent=False)
             self._features = torch.compile(self.network.features) if config.run.compile else self.network.features
             self._generator: CoarseLabelsToImage | None = None
@@ -115,11 +116,12 @@ def make_module(config: LiteTrainingConfig, train: list[TrainingMap], held: list
             features = self._features(scan[None, None])
             logits = self.network.logits_of_cells(features, cells).float()
             loss = cross_entropy_and_dice(logits.reshape(-1, logits.shape[-1]), target)
-            self.log("loss", loss, batch_size=1)
+            self.log("loss", loss, batch_size=1, sync_dist=True)
             return loss
 
         def on_train_start(self) -> None:
             """Let the configured learning rate hold when a run is continued with another one."""
+            self._averaged_at = self.global_step
             for schedule in self.trainer.lr_scheduler_configs:
                 schedule.scheduler.base_lrs = [config.learning_rate] * len(schedule.scheduler.base_lrs)
 
@@ -129,7 +131,10 @@ def make_module(config: LiteTrainingConfig, train: list[TrainingMap], held: list
             return easy + (1 - easy) * config.generator.t1_probability
 
         def on_train_batch_end(self, *_: Any) -> None:
-            """Move the running average."""
+            """Move the running average, once per optimiser step."""
+            if self.global_step == self._averaged_at or self.global_step == 0:
+                return
+            self._averaged_at = self.global_step
             decay = min(config.average, (1 + self.global_step) / (10 + self.global_step))
             with torch.no_grad():
                 mine = [*self.averaged.parameters(), *self.averaged.buffers()]
