@@ -12,6 +12,7 @@ import json
 import math
 import platform
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -50,6 +51,7 @@ HIDDEN = "hidden"
 """Stands in place of a file name under ``hide_names``."""
 
 _PACKAGES = ("numpy", "scipy", "torch", "nibabel", "SimpleITK", "h5py", "safetensors")
+_WHERE_USED = ("dipy",)  # told only by commands that use it
 # A folder path in a sentence: a drive, a home or a root, then components up to the last separator. Components may
 # hold blanks, not end with one. Fractions, alternatives (left/right) and web addresses do not match.
 _COMPONENT = r"[^\\/\s\"'<>|;,](?:[^\\/\n\"'<>|;,]*[^\\/\s\"'<>|;,])?"
@@ -239,7 +241,7 @@ def _cost(seconds: Mapping[str, float], peak_memory_bytes: int | None) -> dict[s
 
 def _versions() -> dict[str, str]:
     system = {"Python": platform.python_version(), "System": platform.system(), "Machine": platform.machine()}
-    found = {name: _version(name) for name in _PACKAGES}
+    found = {name: _version(name) for name in (*_PACKAGES, *(name for name in _WHERE_USED if name in sys.modules))}
     return system | {name: version for name, version in found.items() if version}
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import __version__
+from .citations import bibtex
+from .methods import methods_paragraph, references_of
 from .provenance import private_names, without_names
-from .report import Cell, Column, KeyValues, Section, Table, Text
+from .report import Cell, Code, Column, KeyValues, Section, Table, Text
 
 __all__ = ["hidden_names", "record_sections"]
 
@@ -22,15 +23,28 @@ def record_sections(record: Mapping[str, Any], *, show_names: bool = False) -> l
     models = record.get("Models", ())
     if models:
         made.append(_model_table(models))
-        citations = list(dict.fromkeys(text for model in models for text in model.get("Citation", ())))
-        if citations:
-            made.append(Text("Please cite", citations))
+    made += _method_sections(record)
     made += _cost_sections(record)
     if record.get("Options"):
         made.append(KeyValues("Options", hidden_names(record["Options"], record, show_names), folded=True))
     if record.get("Software"):
-        made.append(KeyValues("Software", {"mri-deep-tools": __version__, **record["Software"]}, folded=True))
+        version = record["GeneratedBy"][0]["Version"]
+        made.append(KeyValues("Software", {"mri-deep-tools": version, **record["Software"]}, folded=True))
     return made
+
+
+def _method_sections(record: Mapping[str, Any]) -> list[Section]:
+    """Return the paragraph for a methods section, what to cite for exactly that, and the same as BibTeX."""
+    if not record.get("GeneratedBy"):
+        return []
+    cited = references_of(record)
+    return [
+        Code(
+            "Methods, to copy", methods_paragraph(record), "A click marks the text. It tells what ran here.", prose=True
+        ),
+        Text("Please cite", [item.text for item in cited]),
+        Code("References as BibTeX", bibtex(cited), folded=True),
+    ]
 
 
 def _grid_facts(grid: Mapping[str, Any], files: Sequence[Mapping[str, Any]], show_names: bool) -> dict[str, Any]:

@@ -265,15 +265,17 @@ def _printed(value: str | float | Cell | None, column: Column) -> Cell:
 
 
 def _linked(text: str) -> Any:
-    """Return text as safe HTML in which every DOI is a link."""
+    """Return text as safe HTML in which every DOI and arXiv number is a link."""
     from markupsafe import Markup, escape
 
-    pattern = re.compile(r"doi:?\s*(10\.\d{4,9}/[^\s,;]+?)(?=[.,;]?(?:\s|$))", re.IGNORECASE)
+    pattern = re.compile(r"doi:?\s*(10\.\d{4,9}/[^\s,;]+?)(?=[.,;]?(?:\s|$))|arXiv:(\d{4}\.\d{4,5})", re.IGNORECASE)
     parts, end = [], 0
     for match in pattern.finditer(text):
-        parts += [
-            escape(text[end : match.start()]),
-            Markup('doi:<a href="https://doi.org/{0}">{0}</a>').format(match[1]),
-        ]
+        link = (
+            'doi:<a href="https://doi.org/{0}">{0}</a>'
+            if match[1]
+            else '<a href="https://arxiv.org/abs/{0}">arXiv:{0}</a>'
+        )
+        parts += [escape(text[end : match.start()]), Markup(link).format(match[1] or match[2])]
         end = match.end()
     return Markup("").join([*parts, escape(text[end:])])

@@ -161,8 +161,8 @@ def _inputs(args: argparse.Namespace) -> list[Path]:
     from ..dmriupsample.output import companion_paths
 
     names = (args.dwi, args.bvecs, args.bvals, args.grad, args.target_bvecs, args.target_grad, args.mask)
-    beside = () if args.grad else companion_paths(Path(args.dwi))
-    beside = (path for path, given in zip(beside, (args.bvals, args.bvecs), strict=False) if not given)
+    companions = () if args.grad else companion_paths(Path(args.dwi))
+    beside = [path for path, given in zip(companions, (args.bvals, args.bvecs), strict=False) if not given]
     return [*(Path(name) for name in names if name is not None), *(path for path in beside if path.is_file())]
 
 
