@@ -60,6 +60,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     iguane.set_defaults(export=None)
     add_config_options(iguane)
     add_common_options(iguane)
+    syndiff = systems.add_parser(
+        "syndiff",
+        help="translation of one contrast into another, without pairs",
+        epilog="Images come from a folder that `translate-dataset` makes of scans or pictures, or from the .mat files "
+        "of the original program; model folders for `translate` are written into the run's folder.",
+    )
+    syndiff.add_argument("--output", metavar="FOLDER", help="folder of the run (the key run.output)")
+    syndiff.set_defaults(export=None)
+    add_config_options(syndiff)
+    add_common_options(syndiff)
     predictor = systems.add_parser("predictor", help="age or diagnosis from prepared T1w brains")
     predictor.add_argument("--output", metavar="FOLDER", help="folder of the run (the key run.output)")
     predictor.set_defaults(export=None)
@@ -108,6 +118,10 @@ def _base(system: str, content: dict[str, Any], lite: bool) -> Any:
         from ..superresolve.train import TrainingConfig
 
         return TrainingConfig()
+    if system == "syndiff":
+        from ..translate.train import SynDiffConfig
+
+        return SynDiffConfig()
     if system == "predictor":
         from ..harmonize.predictor_train import PredictorConfig
 
@@ -137,6 +151,10 @@ def _train(system: str, config: Any, lite: bool, progress: Progress) -> Path:
         from ..superresolve import train as superresolve_train
 
         return superresolve_train.train(config, progress)
+    if system == "syndiff":
+        from ..translate import train as translate_train
+
+        return translate_train.train(config, progress)
     if system == "predictor":
         from ..harmonize.predictor_train import train_predictor
 
