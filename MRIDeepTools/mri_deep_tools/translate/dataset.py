@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,6 +104,18 @@ class ContrastPairs(Dataset[tuple[Tensor, Tensor]]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self.sample(self.epoch * len(self) + index)
+
+    def model_facts(self) -> dict[str, Any]:
+        """Return what a model that is trained with these images must say of them in its ``model.json``.
+
+        The names are those of :class:`.weights.ModelFacts`: contrasts, image_size, rule, constants,
+        in_plane_spacing_mm and slice_axis. Pictures have the rule ``bytes``.
+        """
+        first = self.facts[self.contrasts[0]]
+        found = {"contrasts": list(self.contrasts), "image_size": self.size, "rule": first.get("rule", "bytes")}
+        constants = {name: facts["constant"] for name, facts in self.facts.items() if "constant" in facts}
+        spacing, axis = first.get("in_plane_spacing_mm"), first.get("slice_axis")
+        return found | {"constants": constants, "in_plane_spacing_mm": spacing, "slice_axis": axis}
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that ``self[i]`` gives."""

@@ -193,7 +193,7 @@ class MatImages:
 
     def facts(self, contrast: str) -> dict[str, Any]:
         """Return the published rule of the intensities; their constant is not stored in such files."""
-        return {"intensity_rule": "mean", "intensity_region": "volume", "slice_axis": "axial"}
+        return {"rule": "mean", "region": "volume", "slice_axis": "axial"}
 
     def subjects(self, contrast: str) -> list[str]:
         """Return empty texts: such files do not say."""
