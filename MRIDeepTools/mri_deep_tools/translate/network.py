@@ -415,8 +415,8 @@ class NCSNpp(nn.Module):
 
     def embed_step(self, t: Tensor) -> Tensor:
         """Return the embedding (B, 4 width) of steps (B,)."""
-        first, second = self.all_modules[0], self.all_modules[1]
-        out: Tensor = second(F.silu(first(sinusoids(t, self.spec.width))))
+        first, second = cast(nn.Linear, self.all_modules[0]), self.all_modules[1]
+        out: Tensor = second(F.silu(first(sinusoids(t, self.spec.width).to(first.weight.dtype))))
         return out
 
     def forward(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
