@@ -43,6 +43,7 @@ COMMANDS = {
     "simulate": "make synthetic data with known truth: scans from label maps, thick slices from isotropic scans",
     "train": "train networks from a configuration file, without a screen",
     "evaluate": "compare segmentations or scans with the truth, choose a checkpoint, estimate intensity priors",
+    "batch": "do one task for many subjects, from a table or a BIDS data set, and go on after a kill",
     "demo": "segment sample scans with the bundled model and write a report",
     "models": "list, download, verify, import and remove the networks' weights",
     "info": "tell versions, devices, memory and models, for a report of a problem",

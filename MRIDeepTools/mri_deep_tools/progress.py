@@ -118,6 +118,19 @@ class Progress:
             elapsed_s=round(elapsed, 1),
         )
 
+    def tell(self, stage: str, fraction: float, eta_s: float | None, elapsed_s: float, **fields: Any) -> None:
+        """Report a share of the whole that someone else has counted, with the seconds that are left and that passed."""
+        self._stage, self._last_sent = stage, time.monotonic()
+        self._last_fraction = max(self._last_fraction, min(max(fraction, 0.0), 1.0))
+        self._emit(
+            "progress",
+            stage=stage,
+            fraction=round(self._last_fraction, 6),
+            eta_s=None if eta_s is None else round(eta_s, 1),
+            elapsed_s=round(elapsed_s, 1),
+            **fields,
+        )
+
     def device(self, name: str, **details: Any) -> None:
         """Say on which device the work runs, with threads, precision and memory figures as ``details``."""
         self._emit("device", device=name, **details)

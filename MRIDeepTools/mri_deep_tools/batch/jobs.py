@@ -13,7 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-__all__ = ["Executor", "Figure", "Job", "OnOutcome", "Outcome", "State", "fingerprint"]
+__all__ = ["PICTURES", "Executor", "Figure", "Job", "OnOutcome", "Outcome", "State", "fingerprint"]
+
+PICTURES = "batch_pictures"
+"""Folder of the overview's pictures, below that of the batch."""
 
 State = Literal["done", "failed", "cancelled"]
 Figure = float | str | None
@@ -90,7 +93,7 @@ class Outcome:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Outcome:
         """Return the outcome that :meth:`as_record` described; fields of later versions are left out."""
-        known = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
+        known: dict[str, Any] = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
         lists = {name: tuple(known[name]) for name in ("warnings", "outputs") if name in known}
         return cls(**{**known, **lists})
 

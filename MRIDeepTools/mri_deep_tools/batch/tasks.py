@@ -39,6 +39,9 @@ class Task:
     qc, measures : fields of the command's ``result`` event that become columns of the summary, and of its tables.
     picture : what the overview shows: ``labels`` on the scan, ``pair`` (scan beside result), or nothing.
     suffix : of the result, where it is not that of the scan.
+    bids : suffixes of the scans in a BIDS data set; the first is taken by default.
+    entities : what the name of a derivative has between ``space`` and ``desc`` (``res-1mm``).
+    stripped : whether the result shows the brain alone, where it is an image of anatomy.
 
     """
 
@@ -54,6 +57,9 @@ class Task:
     measures: tuple[str, ...] = ()
     picture: str = "pair"
     suffix: str = ""
+    bids: tuple[str, ...] = ("T1w",)
+    entities: str = ""
+    stripped: bool | None = None
 
     @property
     def columns(self) -> dict[str, str]:
@@ -81,6 +87,7 @@ TASKS = {
             qc=("qc",),
             measures=("volumes_mm3",),
             picture="labels",
+            bids=("T1w", "T2w", "FLAIR", "PDw", "T2starw", "inplaneT1", "inplaneT2", "UNIT1"),
         ),
         Task(
             "harmonize",
@@ -98,6 +105,7 @@ TASKS = {
             },
             refused=("figures",),
             qc=("change",),
+            stripped=True,
         ),
         Task(
             "superresolve",
@@ -114,6 +122,9 @@ TASKS = {
             },
             refused=("table", "describe"),
             qc=("honesty",),
+            bids=("T2w",),
+            entities="res-1mm",
+            stripped=False,
         ),
         Task(
             "upsample-dmri",
@@ -131,7 +142,8 @@ TASKS = {
                 "residuals": "_desc-residuals_dwi",
             },
             refused=("dry_run",),
-            qc=("predicted", "check"),
+            qc=("check",),
+            bids=("dwi",),
         ),
         Task(
             "predict",
@@ -186,7 +198,7 @@ def words(task: Task, files: Mapping[str, str], options: tuple[str, ...]) -> lis
     for action in command_parser(task.name)._actions:
         if action.dest in files and not action.option_strings:
             placed.append(files[action.dest])
-        elif action.dest in files and action.option_strings[-1].startswith("--") and action.dest not in named:
-            named += [f"{action.option_strings[0]}={files[action.dest]}"]
+        elif action.dest in files:
+            named.append(f"{action.option_strings[0]}={files[action.dest]}")
     prepare = getattr(_module(task.name), "prepare", list)
     return [*placed, *named, *prepare(options)]

@@ -23,7 +23,8 @@ from typing import Any
 
 from ..errors import CancelledError, OutOfMemoryError
 from ..progress import Event, Progress
-from .jobs import Figure, Job, OnOutcome, Outcome
+from .jobs import PICTURES, Figure, Job, OnOutcome, Outcome
+from .pictures import picture_of_job
 from .state import State
 from .tasks import command_parser, command_run, get_task, words
 
@@ -226,12 +227,19 @@ def _results(job: Job, staging: Path, progress: _JobProgress) -> dict[str, Any]:
     if added and sidecar.is_file():
         record = json.loads(sidecar.read_text(encoding="utf-8"))
         sidecar.write_text(json.dumps({**added, **record}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    picture = f"{PICTURES}/{job.id}.jpg"
     made = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
+    try:
+        drawn = picture_of_job(job, staging, staging / picture)
+    except Exception as error:  # noqa: BLE001 a result without a picture is still a result
+        progress.warn(f"no picture could be made ({error})")
+        drawn = False
     model = progress.results.get("model")
     return {
         "outputs": (main, *(name for name in made if name != main)),
         "qc": _figures(progress.results, task.qc),
         "measures": _figures(progress.results, task.measures),
+        "picture": picture if drawn else "",
         "model": str(model) if model else "",
         "device": progress.where,
     }

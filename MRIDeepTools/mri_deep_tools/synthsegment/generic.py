@@ -164,8 +164,8 @@ class GenericSegmenter:
 
     def _load(self) -> Networks:
         if self._networks is None:
-            key = ("segment", file_key(self.weights.files["segmentation"]), self.table, self.own.smoothing)
-            key += (str(self.device), self.dtype)
+            file = file_key(self.weights.files["segmentation"])
+            key = ("segment", file, self.table, self.own.smoothing, str(self.device), self.dtype)
             self._networks = kept(key, lambda: Networks(self._backend(self.device, self.dtype), self.weights))
         return self._networks
 

@@ -126,8 +126,8 @@ class Segmenter:
     def _load(self) -> Networks:
         if self._networks is None:
             options, files = self.options, self.weights.files
-            key = ("segment", *((role, file_key(path)) for role, path in files.items()))
-            key += (options.is_robust, options.version, str(self.device), self.dtype)
+            parts = tuple((role, file_key(path)) for role, path in files.items())
+            key = ("segment", parts, options.is_robust, options.version, str(self.device), self.dtype)
             self._networks = kept(key, lambda: load(options, self.weights, self.device, self.dtype))
         return self._networks
 

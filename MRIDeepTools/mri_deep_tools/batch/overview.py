@@ -1,0 +1,111 @@
+"""The overview of a batch: one page with a picture per subject, to be sorted and filtered, without a network.
+
+The rows stand in the page as data and a small script shows a hundred at a time, whose pictures the browser loads when
+they come into view; so a page of many thousand subjects opens as fast as one of ten.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from .. import __version__
+from .plan import Request
+
+__all__ = ["write_overview"]
+
+
+def write_overview(
+    path: Path,
+    request: Request,
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    seconds: float,
+    finished: int,
+    tables: Sequence[Path],
+) -> Path:
+    """Write the page.
+
+    Parameters
+    ----------
+    path : of the page; pictures are relative to its folder.
+    request : what was asked for.
+    rows : one per subject; ``_picture`` is the path of its picture.
+    columns : what is shown, in order.
+    seconds, finished : how long the last run took for how many subjects.
+    tables : that hold the same, to be linked.
+
+    Raises
+    ------
+    DependencyError : jinja2 is missing.
+    OutputError : the page cannot be written.
+
+    """
+    from ..provenance import DISCLAIMER
+    from ..report import page_environment
+    from ..volume import atomic_path
+
+    found = [[*(row.get(name) for name in columns), row.get("_picture") or "", row.get("output") or ""] for row in rows]
+    place = columns.index("state")
+    times = [float(row[columns.index("seconds")] or 0) for row in found if row[place] == "done"]
+    states: dict[str, int] = {}
+    for row in found:
+        states[str(row[place])] = states.get(str(row[place]), 0) + 1
+    shown = [name for name in columns if name != "output"]
+    keep = [index for index, name in enumerate(columns) if name != "output"] + [len(columns), len(columns) + 1]
+    data = {"columns": shown, "rows": [[row[index] for index in keep] for row in found]}
+    text = (
+        page_environment()
+        .get_template("batch.html")
+        .render(
+            title=f"Batch: {request.task.name}",
+            disclaimer=DISCLAIMER,
+            version=__version__,
+            facts=_facts(request, states, times, seconds, finished),
+            tables=[table.name for table in tables],
+            data=_embedded(data),
+            total=len(found),
+        )
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def _facts(
+    request: Request, states: Mapping[str, int], times: Sequence[float], seconds: float, finished: int
+) -> dict[str, str]:
+    """Return what stands above the table."""
+    facts = {"Subjects": ", ".join(f"{count} {state}" for state, count in sorted(states.items()))}
+    if times:
+        facts["Time per subject"] = f"median {median(times):.1f} s, longest {max(times):.1f} s"
+    if finished and seconds > 0:
+        facts["Last run"] = f"{finished} subjects in {_clock(seconds)}, {finished * 3600 / seconds:.0f} per hour"
+    facts["Options"] = " ".join([*(_short(word) for word in request.options), *_extras(request)]) or "none"
+    return facts
+
+
+def _extras(request: Request) -> list[str]:
+    return [f"--{name.replace('_', '-')}" for name in request.extras]
+
+
+def _short(word: str) -> str:
+    """Return a word of the command line without folders: pages are passed on."""
+    flag, mark, value = word.partition("=")
+    return f"{flag}{mark}{Path(value).name if '/' in value or chr(92) in value else value}"
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
+
+
+def _embedded(data: Any) -> str:
+    """Return JSON that is safe inside a script element."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for mark, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), (" ", "\\u2028"), (" ", "\\u2029")):
+        text = text.replace(mark, code)
+    return text

@@ -1,0 +1,129 @@
+"""Small pictures for the overview: three planes of a scan with its labels, or of a scan and what was made of it.
+
+They are made for every subject, so they are cheap: planes are cut by index after the axes were put in order, and scaled
+by the voxel size. The right of the person is on the left, as radiologists look.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .jobs import Job
+from .tasks import get_task
+
+if TYPE_CHECKING:
+    from ..volume import Volume
+
+__all__ = ["picture_of_job", "planes", "write_picture"]
+
+HEIGHT = 150
+"""Pixels of one row of planes."""
+
+_OPACITY = 0.5
+_BACK = 17
+
+
+def picture_of_job(job: Job, staging: Path, path: Path) -> bool:
+    """Write the picture of a finished job; returns False where its task has none.
+
+    Parameters
+    ----------
+    job : whose inputs are read again.
+    staging : folder of its outputs.
+    path : of the picture, a JPEG file.
+
+    """
+    from ..volume import read_volume
+
+    task = get_task(job.task)
+    if not task.picture:
+        return False
+    scan = _frame(read_volume(job.inputs[task.scan], ndim=None, on_warning=lambda text: None))
+    rows = [planes(scan)]
+    if task.picture != "scan":
+        made = read_volume(staging / job.outputs[task.result], ndim=None, on_warning=lambda text: None)
+        labels = task.picture == "labels"
+        rows = [planes(scan, made)] if labels else [*rows, planes(_frame(made))]
+    write_picture(rows, path)
+    return True
+
+
+def planes(scan: Volume, labels: Volume | None = None) -> np.ndarray:
+    """Return the sagittal, coronal and axial plane side by side, (HEIGHT, width, 3) uint8.
+
+    Planes go through the middle of the labels, or of what is bright; ``labels`` on another grid than the scan's are
+    shown over themselves alone.
+    """
+    from ..geometry import Reorient
+
+    straight = Reorient.to_ras(scan).apply(scan)
+    data = np.asarray(straight.data, dtype=np.float32)
+    codes: np.ndarray | None = None
+    if labels is not None:
+        other = Reorient.to_ras(labels).apply(labels)
+        codes = np.asarray(other.data)
+        if codes.shape != data.shape:  # on the network's grid: alone
+            straight, data = other, np.zeros(codes.shape, dtype=np.float32)
+    middle = _middle(codes if codes is not None and codes.any() else data > data.mean())
+    low, high = np.percentile(data[tuple(slice(None, None, max(1, n // 64)) for n in data.shape)], (1, 99.5))
+    grey = np.clip((data - low) / max(float(high - low), 1e-6), 0, 1)
+    sizes = straight.spacing
+    parts = []
+    for axis in range(3):
+        cut = np.take(grey, middle[axis], axis)[..., None].repeat(3, -1) * 255
+        if codes is not None:
+            _colour(cut, np.take(codes, middle[axis], axis))
+        first, second = (size for index, size in enumerate(sizes) if index != axis)
+        parts.append(_scaled(cut, float(first), float(second), flip=axis != 0))
+    return np.concatenate(parts, axis=1)
+
+
+def write_picture(rows: list[np.ndarray], path: Path) -> None:
+    """Write rows of planes, (height, width, 3) uint8 each, below each other as JPEG."""
+    from PIL import Image
+
+    width = max(row.shape[1] for row in rows)
+    padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=_BACK) for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(padded)).save(path, format="JPEG", quality=82)
+
+
+def _frame(volume: Volume) -> Volume:
+    """Return a 3-D image: of several frames the mean, which shows all of a diffusion series."""
+    data = volume.data
+    if data.ndim == 4:
+        data = data.mean(axis=3, dtype=np.float32)
+    return volume.with_data(np.nan_to_num(data.astype(np.float32, copy=False)))
+
+
+def _middle(mask: np.ndarray) -> tuple[int, ...]:
+    """Return the middle of the extent of what is not 0, along each axis."""
+    found = []
+    for axis in range(3):
+        line = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        found.append(int(line[0] + line[-1]) // 2 if line.size else mask.shape[axis] // 2)
+    return tuple(found)
+
+
+def _colour(picture: np.ndarray, codes: np.ndarray) -> None:
+    """Lay the colours of labels over a picture (X, Y, 3), in place."""
+    from ..overlay import label_colour
+
+    for code in np.unique(codes):
+        if code:
+            inside = codes == code
+            picture[inside] = (1 - _OPACITY) * picture[inside] + _OPACITY * np.array(label_colour(int(code)))
+
+
+def _scaled(cut: np.ndarray, first: float, second: float, *, flip: bool) -> np.ndarray:
+    """Return a plane (first axis to the right, second upwards, sizes in mm) as rows from the top, ``HEIGHT`` high."""
+    from PIL import Image
+
+    upright = np.swapaxes(cut, 0, 1)[::-1, :: -1 if flip else 1]
+    height_mm, width_mm = upright.shape[0] * second, upright.shape[1] * first
+    width = min(max(1, round(HEIGHT * width_mm / height_mm)), 3 * HEIGHT)
+    image = Image.fromarray(np.ascontiguousarray(upright.clip(0, 255).astype(np.uint8)))
+    return np.asarray(image.resize((width, HEIGHT), Image.Resampling.BILINEAR))

@@ -1,0 +1,259 @@
+"""Running a batch: what is left to do, who does it, what is told meanwhile, and the summary at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from .. import __version__
+from ..errors import (
+    CancelledError,
+    DependencyError,
+    MRIDeepToolsError,
+    OutputError,
+    RequestError,
+    WeightsError,
+)
+from ..progress import Progress
+from .jobs import Executor, Job, Outcome
+from .plan import Request
+from .state import State
+from .summary import write_summary
+
+__all__ = ["Batch", "Tally"]
+
+_HOPELESS = {"weights": WeightsError, "dependency": DependencyError, "request": RequestError}
+"""Faults that every subject would have."""
+
+_NAMES_TOLD = 5
+
+
+@dataclass
+class Tally:
+    """How far a batch is: of ``total`` subjects, ``before`` were finished by earlier runs."""
+
+    total: int
+    before: int = 0
+    done: int = 0
+    failed: list[str] = field(default_factory=list)
+    begin: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since this run began."""
+        return time.monotonic() - self.begin
+
+    @property
+    def seen(self) -> int:
+        """Subjects that this run has finished or seen fail."""
+        return self.done + len(self.failed)
+
+    @property
+    def eta(self) -> float | None:
+        """Estimated seconds that are left, or None while nothing is known."""
+        left = self.total - self.before - self.seen
+        return self.seconds / self.seen * left if self.seen else None
+
+
+class Batch:
+    """All jobs of a batch and where they are done.
+
+    Parameters
+    ----------
+    request : what is the same for all.
+    jobs : checked, with different names.
+    executor : does them.
+    progress : is told of each outcome and of the time that is left.
+    resume : go on with what an earlier run left.
+    overwrite : delete what an earlier run made, and begin anew.
+    skip_failed : with ``resume``, leave alone what failed.
+    source : what the subjects were read from, for the records (``table`` or ``bids``).
+    delimiter : of the summary.
+    on_begin : is called when the folder is ours and before the first job.
+
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        jobs: Sequence[Job],
+        executor: Executor,
+        progress: Progress,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        skip_failed: bool = False,
+        source: str = "table",
+        delimiter: str = "\t",
+        on_begin: Callable[[], None] | None = None,
+    ) -> None:
+        self.request, self.jobs, self.executor, self.progress = request, list(jobs), executor, progress
+        self.resume, self.overwrite, self.skip_failed = resume, overwrite, skip_failed
+        self.source, self.delimiter, self.on_begin = source, delimiter, on_begin
+        self.state = State(request.folder)
+        self.tally = Tally(len(self.jobs))
+
+    def run(self) -> Tally:
+        """Do all that is left, and write the summary and the overview.
+
+        Raises
+        ------
+        RequestError : the folder holds another batch, or one is at work in it.
+        MRIDeepToolsError : at the end, that subjects failed; or at once, where every one would. CancelledError.
+
+        """
+        with self.state.locked():
+            left = self._left()
+            if self.on_begin is not None:
+                self.on_begin()
+            self.tally = Tally(len(self.jobs), before=len(self.jobs) - len(left))
+            try:
+                with self.progress.stage("batch"):
+                    self._tell()
+                    if left:
+                        self.executor.run(left, self._note)
+            except KeyboardInterrupt:
+                self._summarise()
+                kept = f"{self.tally.before + self.tally.done} of {self.tally.total} subjects are finished"
+                raise CancelledError("Cancelled", f"{kept}; continue with --resume") from None
+            self._summarise()
+        return self._verdict()
+
+    # -------------------------------------------------------------------------------------------------- what is left
+
+    def _left(self) -> list[Job]:
+        """Return the jobs that are to be done, after a look at what earlier runs left."""
+        before = self.state.read_plan()
+        plan = self._plan(before)
+        if before is None:
+            if self.resume:
+                self.progress.warn("there is nothing to continue: the batch begins anew")
+            self._clear_way()
+        elif self.overwrite and not self.resume:
+            self.state.forget_all()
+            self._clear_way()
+        else:
+            self._compare(before, plan)
+        self.state.recover()
+        self.state.write_plan(plan)
+        return list(self._unfinished()) if before is not None else self.jobs
+
+    def _plan(self, before: dict[str, Any] | None) -> dict[str, Any]:
+        return {
+            "Task": self.request.task.name,
+            "Options": list(self.request.options),
+            "Extras": list(self.request.extras),
+            "Source": self.source,
+            "Version": __version__,
+            "Subjects": len(self.jobs),
+            "Begun": (before or {}).get("Begun") or datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+
+    def _compare(self, before: dict[str, Any], plan: dict[str, Any]) -> None:
+        """Refuse to mix two batches in one folder."""
+        if not self.resume:
+            raise RequestError(
+                f"{self.request.folder.name} holds a batch already",
+                "continue it with --resume, begin anew with --overwrite, or choose another folder",
+            )
+        hint = "use the same, begin anew with --overwrite, or choose another folder"
+        if before.get("Task") != plan["Task"]:
+            raise RequestError(f"the batch was begun with the task {before.get('Task')}, not {plan['Task']}", hint)
+        for name, what in (("Options", "options"), ("Extras", "outputs")):
+            old, new = list(before.get(name, [])), plan[name]
+            if old != new:
+                gone = [word for word in old if word not in new] + [word for word in new if word not in old]
+                told = ", ".join(gone) or "another order"
+                raise RequestError(f"the batch was begun with other {what} ({told})", hint)
+        if before.get("Version") != plan["Version"]:
+            self.progress.warn(f"the batch was begun with version {before.get('Version')} of this program")
+
+    def _clear_way(self) -> None:
+        """Refuse to replace files that no batch made, or delete them when asked to."""
+        for job in self.jobs:
+            for name in job.outputs.values():
+                path = self.request.folder / name
+                if path.exists() and not self.overwrite:
+                    raise OutputError(f"{name} exists already", "choose another folder or allow --overwrite")
+                path.unlink(missing_ok=True)
+
+    def _unfinished(self) -> Iterator[Job]:
+        """Yield the jobs that were not finished, or whose inputs or options have changed since."""
+        changed: list[str] = []
+        for job in self.jobs:
+            outcome = self.state.outcome(job.id)
+            if outcome is None:
+                yield job
+            elif outcome.fingerprint != job.fingerprint:
+                changed.append(job.id)
+                self.state.forget(job.id)
+                yield job
+            elif outcome.state == "failed" and not self.skip_failed:
+                yield job
+            elif outcome.state == "failed":
+                self.tally.failed.append(job.id)
+        if changed:
+            told = ", ".join(changed[:_NAMES_TOLD]) + (" and more" if len(changed) > _NAMES_TOLD else "")
+            self.progress.warn(f"inputs or options of {len(changed)} subjects have changed; they are redone ({told})")
+
+    # ----------------------------------------------------------------------------------------------------- meanwhile
+
+    def _note(self, outcome: Outcome) -> None:
+        """Take note of one outcome."""
+        tally = self.tally
+        if outcome.state == "cancelled":
+            return
+        if outcome.state == "failed":
+            tally.failed.append(outcome.id)
+            if outcome.code in _HOPELESS and not tally.done and not tally.before:
+                raise _HOPELESS[outcome.code](outcome.message.rstrip("."))
+            self.progress.warn(f"{outcome.id} failed: {outcome.message}")
+        else:
+            tally.done += 1
+        self._tell(outcome)
+
+    def _tell(self, outcome: Outcome | None = None) -> None:
+        """Say how far the batch is, and how long it will take."""
+        tally = self.tally
+        finished = tally.before + tally.seen
+        failed = f", {len(tally.failed)} failed" if tally.failed else ""
+        subject = {}
+        if outcome is not None:
+            names = ("id", "state", "message", "seconds", "outputs")
+            subject = {"subject": {name: outcome.as_record()[name] for name in names}}
+        self.progress.tell(
+            f"{finished} of {tally.total}{failed}", finished / max(1, tally.total), tally.eta, tally.seconds, **subject
+        )
+
+    # ------------------------------------------------------------------------------------------------------- the end
+
+    def _summarise(self) -> None:
+        write_summary(self.state, self.request, self.jobs, self.tally.seconds, self.tally.seen, self.delimiter)
+
+    def _verdict(self) -> Tally:
+        tally = self.tally
+        finished = tally.before + tally.done
+        self.progress.result(
+            outputs=[str(self.request.folder / name) for name in ("batch.html", self.summary_name)],
+            subjects=tally.total,
+            done=tally.total - len(tally.failed),
+            failed=tally.failed,
+            seconds=round(tally.seconds, 1),
+        )
+        if tally.failed:
+            names = ", ".join(tally.failed[:_NAMES_TOLD]) + (" and more" if len(tally.failed) > _NAMES_TOLD else "")
+            raise MRIDeepToolsError(
+                f"{len(tally.failed)} of {tally.total} subjects failed ({names})",
+                f"why is in {self.summary_name}; --resume tries them again",
+            )
+        if finished < tally.total:
+            raise MRIDeepToolsError(f"only {finished} of {tally.total} subjects were done", "continue with --resume")
+        return tally
+
+    @property
+    def summary_name(self) -> str:
+        """Name of the summary table."""
+        return "batch.csv" if self.delimiter == "," else "batch.tsv"
