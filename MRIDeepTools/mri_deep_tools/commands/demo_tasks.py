@@ -85,7 +85,7 @@ def _harmonize(folder: Path, args: argparse.Namespace, progress: Progress) -> li
     inside = (before["a"].data > 0) & (before["b"].data > 0)
     first = np.abs(before["a"].data - before["b"].data)[inside].mean()
     second = np.abs(after["a"].data[box] - after["b"].data[box])[inside].mean()
-    picture = comparison_png(before["b"].data, after["b"].data[box], folder / "comparison.png")
+    picture = comparison_png(before["b"], before["b"].with_data(after["b"].data[box]), folder / "comparison.png")
     return [
         Text(
             "Harmonization of two sites",
@@ -95,7 +95,7 @@ def _harmonize(folder: Path, args: argparse.Namespace, progress: Progress) -> li
                 "Harmonized images are synthetic. Research use only.",
             ],
         ),
-        Picture("The other site: before, after, change", picture, "Three planes of each", "Template space"),
+        Picture("The other site: before, after, change", picture, "Three planes of each", "In template space."),
         KeyValues(
             "Difference between the two sites in the brain",
             {

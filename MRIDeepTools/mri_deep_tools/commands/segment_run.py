@@ -21,13 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch"]
 
-OWN_METHOD = (
-    "The scan was segmented by a network that the user trained, with its own list of labels; how its result was "
-    "cleaned up is in the options of the record. Volumes are sums of the network's probabilities, not counts of "
-    "labelled voxels."
-)
-"""What the report says of the method for a model of the user's own."""
-
 
 class Batch:
     """The scans of a plan, the engine that segments them, and what has been done so far.
@@ -184,7 +177,7 @@ class Batch:
         record["Scores"] = result.qc and {name: finite(value) for name, value in result.qc.items()}
         write_sidecar(files.path(sidecar_path(job.labels)), record)
         if job.report is not None:
-            from ..synthsegment.report import METHOD, write_segmentation_report
+            from ..synthsegment.report import write_segmentation_report
             from ..volume import read_volume
 
             scan = read_volume(job.scan, on_warning=lambda message: None)
@@ -195,7 +188,6 @@ class Batch:
                 result.volumes_mm3,
                 scores=result.qc,
                 record=record,
-                method=METHOD if result.names is None else OWN_METHOD,
             )
 
 

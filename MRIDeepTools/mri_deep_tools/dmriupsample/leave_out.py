@@ -131,6 +131,7 @@ class LeaveOut:
             "TensorsAgainstAllMeasured": {name: item.as_record() for name, item in self.tensors.items()},
             "TensorsChange": None if self.change is None else self.change.as_record(),
             "Notes": list(self.notes),
+            "ExampleVolume": None if self.example is None else self.example[0],
         }
 
 

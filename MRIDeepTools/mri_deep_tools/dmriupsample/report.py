@@ -12,14 +12,19 @@ import numpy as np
 from ..report import Cell, Column, KeyValues, Picture, Section, Table, Text, write_report
 from .directions import electrostatic_energy, even_directions, same_axis_angle
 from .figures import Tile, bars_png, directions_png, tiles_png
-from .leave_out import METHOD_NAMES
 
 if TYPE_CHECKING:
+    from ..volume import Volume
     from .leave_out import LeaveOut
     from .predict import UpsampleResult
 
-__all__ = ["write_upsampling_report"]
+__all__ = ["TITLE", "images_of", "sections", "write_upsampling_report"]
 
+TITLE = "More diffusion directions"
+Images = Mapping[str, "Volume"]
+Record = Mapping[str, Any]
+
+_GROUPS = ("MeasuredRead", "MeasuredUnused", "Predicted")
 _MD_UNIT = "10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT THREE} mm\N{SUPERSCRIPT TWO}/s"
 _METHOD = (
     "The predicted volumes were not measured: a method made them from the measured directions of the same shell. They "
@@ -29,152 +34,218 @@ _METHOD = (
 
 
 def write_upsampling_report(
-    path: str | Path, result: UpsampleResult, check: LeaveOut, *, record: Mapping[str, Any] | None = None
+    path: str | Path, result: UpsampleResult, check: LeaveOut, *, record: Mapping[str, Any]
 ) -> Path:
-    """Write the page; see :func:`mri_deep_tools.report.write_report` for what it may raise."""
-    sections: list[Section] = [Text("These directions are synthetic", [_METHOD], level="doubtful")]
-    words = [check.verdict, *(f"{note[:1].upper()}{note[1:]}." for note in check.notes)]
-    sections.append(Text("Is it worth it?", words, level=check.level))  # type: ignore[arg-type]
+    """Write the page from the record of the run; see :func:`mri_deep_tools.report.write_report` for its errors."""
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        sections += _error_sections(check, result, place)
-        sections += _tensor_sections(check, result, place)
-        sections += _direction_sections(result, place)
-        return write_report(path, title="More diffusion directions", sections=sections, record=record)
+        made = sections(record, images_of(result, check), Path(folder))
+        return write_report(path, title=TITLE, sections=made, record=record)
 
 
-def _error_sections(check: LeaveOut, result: UpsampleResult, folder: Path) -> list[Section]:
-    if not check.scores:
-        return []
-    least = min(score.mae for score in check.scores.values())
-    rows: list[list[str | float | Cell | None]] = [
-        [
-            _name(name, result),
-            Cell(score.mae, level="good" if score.mae <= least * 1.0001 else ""),
-            score.rmse,
-            score.percent,
-        ]
-        for name, score in check.scores.items()
-    ]
-    columns = [
-        Column("Method"),
-        Column("MAE", digits=1),
-        Column("RMSE", digits=1),
-        Column("MAE, % of signal", digits=2),
-    ]
-    caption = (
-        f"{len(check.rows)} measured directions were left out in {check.folds} turns and predicted from "
-        f"{check.read} others; voxels of the mask, intensities of the scan."
-    )
-    note = "The measured directions are noisy themselves: an error of zero is out of reach for any method."
-    made: list[Section] = [Table("Error on directions that were left out", columns, rows, caption, note)]
-    shown = [name for name in ("method", "sh", "mean") if name in check.scores]
-    series = [(_name(name, result), [row.mae[name] for row in check.rows]) for name in shown]
-    picture = bars_png([str(row.volume) for row in check.rows], series, "mean absolute error", folder / "bars.png")
-    alt = "Bars: mean absolute error of each direction that was left out, by method"
-    made.append(Picture("Error of each direction", picture, alt))
+def images_of(result: UpsampleResult, check: LeaveOut) -> dict[str, Volume]:
+    """Return the maps that the page shows, by role: those that may be saved, and those of the run alone."""
+    image = result.part.scan.image
+    images = {"mask": image.with_data(check.mask.astype(np.uint8))}
+    images |= {"residuals" if name == "method" else f"residuals {name}": map_ for name, map_ in check.residuals.items()}
     if check.example is not None:
-        made.append(_example(check, result, folder))
-    made.append(_residuals(check, result, folder))
+        images |= {f"example {name}": image.with_data(data) for name, data in check.example[1].items()}
+    for when, maps in (("before ", check.before), ("", check.after)):
+        if maps is not None:
+            images |= {f"{when}{name}": image.with_data(maps.volume(name, check.mask)) for name in ("fa", "md")}
+    return images
+
+
+def sections(record: Record, images: Images, folder: Path) -> list[Section]:
+    """Return what the page of an upsampling shows: the same numbers during the run and from the sidecar.
+
+    Parameters
+    ----------
+    record :
+        With ``Gradients``, and ``LeaveOut`` where directions were left out.
+    images :
+        Maps by role, see :func:`images_of`; pictures whose maps are missing are left out.
+    folder :
+        For the pictures.
+
+    """
+    made: list[Section] = [Text("These directions are synthetic", [_METHOD], level="doubtful")]
+    check = record.get("LeaveOut")
+    if check:
+        words = [check["Verdict"], *(f"{note[:1].upper()}{note[1:]}." for note in check["Notes"])]
+        made.append(Text("Is it worth it?", words, level=check["Level"]))
+        made += _error_sections(record, check, images, folder)
+        made += _tensor_table(record, check)
+    made += _tensor_pictures(check or {}, images, folder)
+    made += _direction_sections(record, folder)
     return made
 
 
-def _name(name: str, result: UpsampleResult) -> str:
-    return result.model if name == "method" else METHOD_NAMES[name]
+def _model(record: Record) -> str:
+    options = record.get("Options", {})
+    if options.get("method") == "sh":
+        return f"spherical harmonics of order {options.get('sh_order')}"
+    return next((model["Name"] for model in record.get("Models", ())), "this method")
 
 
-def _example(check: LeaveOut, result: UpsampleResult, folder: Path) -> Picture:
-    volume, maps = check.example or (0, {})
-    inside = maps["measured"][check.mask]
+def _error_sections(record: Record, check: Record, images: Images, folder: Path) -> list[Section]:
+    scores = check["Errors"]
+    if not scores:
+        return []
+    least = min(score["MAE"] for score in scores.values())
+    rows: list[list[str | float | Cell | None]] = [
+        [
+            _name(name, record),
+            Cell(score["MAE"], level="good" if score["MAE"] <= least * 1.0001 else ""),
+            score["RMSE"],
+            score["MAEPercent"],
+        ]
+        for name, score in scores.items()
+    ]
+    columns = [
+        Column("Method"),
+        Column("MAE", "intensity of the scan", digits=1),
+        Column("RMSE", "intensity of the scan", digits=1),
+        Column("MAE", "% of signal", digits=2),
+    ]
+    directions = check["Directions"]
+    caption = (
+        f"{len(directions)} measured directions were left out in {check['Folds']} turns and predicted from "
+        f"{check['DirectionsRead']} others; voxels of the mask."
+    )
+    note = "The measured directions are noisy themselves: an error of zero is out of reach for any method."
+    made: list[Section] = [Table("Error on directions that were left out", columns, rows, caption, note)]
+    shown = [name for name in ("method", "sh", "mean") if name in scores]
+    series = [(_name(name, record), [row["MAE"][name] for row in directions]) for name in shown]
+    labels = [str(row["Volume"]) for row in directions]
+    picture = bars_png(labels, series, "mean absolute error (intensity)", folder / "bars.png")
+    alt = "Bars: mean absolute error of each direction that was left out, by method"
+    made.append(Picture("Error of each direction", picture, alt))
+    if "example measured" in images:
+        made.append(_example(record, images, folder))
+    if "residuals" in images:
+        made.append(_residuals(record, images, folder))
+    return made
+
+
+def _name(name: str, record: Record) -> str:
+    return _model(record) if name == "method" else str(record["LeaveOut"]["Errors"][name]["Name"])
+
+
+def _mask(images: Images) -> np.ndarray:
+    """Return where to look: the mask, or what the maps show."""
+    if "mask" in images:
+        return np.asarray(images["mask"].data) > 0
+    return np.any([np.asarray(volume.data) != 0 for volume in images.values() if volume.data.ndim == 3], axis=0)
+
+
+def _example(record: Record, images: Images, folder: Path) -> Picture:
+    mask, measured = _mask(images), images["example measured"]
+    inside = measured.data[mask]
     high = float(np.percentile(inside, 99.5)) if inside.size else 1.0
     limit = 0.3 * high
-    first: list[Tile | None] = [Tile("measured", maps["measured"], 0, high)]
+    first: list[Tile | None] = [Tile("measured", measured.data, 0, high)]
     second: list[Tile | None] = [None]
     for name in ("method", "sh"):
-        if name in maps:
-            first.append(Tile(_name(name, result), maps[name], 0, high))
-            error = maps[name] - maps["measured"]
-            second.append(Tile(f"error: {_name(name, result)}", error, -limit, limit, "RdBu_r", "intensity"))
+        if f"example {name}" in images:
+            data = images[f"example {name}"].data
+            first.append(Tile(_name(name, record), data, 0, high))
+            second.append(
+                Tile(f"error: {_name(name, record)}", data - measured.data, -limit, limit, "RdBu_r", "intensity")
+            )
     rows = [first, second] if len(second) > 2 else [first + second[1:]]
-    picture = tiles_png(rows, result.part.scan.image, check.mask, folder / "example.png")
+    picture = tiles_png(rows, measured, mask, folder / "example.png")
     alt = "Axial slices: a measured direction, what was predicted of it, and the errors"
-    caption = f"Volume {volume} (numbered from 0) was left out. Red: predicted brighter than measured, blue: darker."
+    number = record["LeaveOut"].get("ExampleVolume")
+    caption = f"Volume {number} (numbered from 0) was left out. Red: predicted brighter than measured, blue: darker."
     return Picture("One direction that was left out", picture, alt, caption)
 
 
-def _residuals(check: LeaveOut, result: UpsampleResult, folder: Path) -> Picture:
-    inside = check.residuals["method"].data[check.mask]
+def _residuals(record: Record, images: Images, folder: Path) -> Picture:
+    mask, own = _mask(images), images["residuals"]
+    inside = own.data[mask]
     high = float(np.percentile(inside, 99)) if inside.size else 1.0
+    maps = {"method": own} | ({"sh": images["residuals sh"]} if "residuals sh" in images else {})
     tiles: list[Tile | None] = [
-        Tile(f"mean error: {_name(name, result)}", volume.data, 0, high, "magma", "intensity")
-        for name, volume in check.residuals.items()
+        Tile(f"mean error: {_name(name, record)}", volume.data, 0, high, "magma", "intensity")
+        for name, volume in maps.items()
     ]
-    if "sh" in check.residuals:
-        difference = check.residuals["sh"].data - check.residuals["method"].data
+    if "sh" in maps:
+        difference = maps["sh"].data - own.data
         tiles.append(Tile("blue: this method is better", difference, -high / 2, high / 2, "RdBu", "intensity"))
-    picture = tiles_png([tiles], result.part.scan.image, check.mask, folder / "residuals.png")
+    picture = tiles_png([tiles], own, mask, folder / "residuals.png")
     alt = "Axial slices: mean absolute error per voxel of each method, and their difference"
     return Picture("Where the errors are", picture, alt, "Mean absolute error over all directions that were left out.")
 
 
-def _tensor_sections(check: LeaveOut, result: UpsampleResult, folder: Path) -> list[Section]:
-    made: list[Section] = []
-    if check.tensors:
-        rows: list[list[str | float | Cell | None]] = [
-            [
-                "measured ones alone" if name == "context" else f"and those of {_name(name, result)}",
-                item.fa,
-                1e3 * item.md,
-                item.angle_degrees,
-            ]
-            for name, item in check.tensors.items()
-        ]
-        columns = [
-            Column("Tensor fit to"),
-            Column("FA", digits=4),
-            Column("MD", _MD_UNIT, digits=4),
-            Column("Main direction", "degrees", digits=1),
-        ]
-        caption = "Mean absolute difference to the fit of all measured directions (the angle where FA is above 0.2)."
-        made.append(Table("Tensors", columns, rows, caption))
-    if check.before is None or check.after is None or check.change is None:
-        return made
-    fa, new_fa = (maps.volume("fa", check.mask) for maps in (check.before, check.after))
-    md, new_md = (1e3 * maps.volume("md", check.mask) for maps in (check.before, check.after))
-    top = float(np.percentile(md[check.mask], 99)) if check.mask.any() else 1.0
-    rows_of_tiles: list[list[Tile | None]] = [
+def _tensor_table(record: Record, check: Record) -> list[Section]:
+    found = check["TensorsAgainstAllMeasured"]
+    if not found:
+        return []
+    rows: list[list[str | float | Cell | None]] = [
         [
-            Tile("FA, measured", fa, 0, 1, "gray", "FA"),
-            Tile("FA, with predicted", new_fa, 0, 1, "gray", "FA"),
-            Tile("change of FA", new_fa - fa, -0.2, 0.2, "RdBu_r", "FA"),
-        ],
-        [
-            Tile("MD, measured", md, 0, top, "gray", _MD_UNIT),
-            Tile("MD, with predicted", new_md, 0, top, "gray", _MD_UNIT),
-            Tile("change of MD", new_md - md, -0.2 * top, 0.2 * top, "RdBu_r", _MD_UNIT),
-        ],
+            "measured ones alone" if name == "context" else f"and those of {_name(name, record)}",
+            item["FA"],
+            1e3 * item["MD"],
+            item["AngleDegrees"],
+        ]
+        for name, item in found.items()
     ]
-    picture = tiles_png(rows_of_tiles, result.part.scan.image, check.mask, folder / "tensors.png")
+    columns = [
+        Column("Tensor fit to"),
+        Column("FA", digits=4),
+        Column("MD", _MD_UNIT, digits=4),
+        Column("Main direction", "degrees", digits=1),
+    ]
+    caption = "Mean absolute difference to the fit of all measured directions (the angle where FA is above 0.2)."
+    return [Table("Tensors", columns, rows, caption)]
+
+
+def _tensor_pictures(check: Record, images: Images, folder: Path) -> list[Section]:
+    """Return FA and MD: before and after during the run, those that were saved later."""
+    names = [name for name in ("fa", "md") if name in images]
+    if not names:
+        return []
+    mask, rows = _mask(images), []
+    for name in names:
+        title, unit, factor = ("FA", "FA", 1.0) if name == "fa" else ("MD", _MD_UNIT, 1e3)
+        after = factor * images[name].data
+        top = 1.0 if name == "fa" else float(np.percentile(after[mask], 99)) if mask.any() else 1.0
+        row: list[Tile | None] = [Tile(f"{title}, with predicted", after, 0, top, "gray", unit)]
+        if f"before {name}" in images:
+            before = factor * images[f"before {name}"].data
+            row.insert(0, Tile(f"{title}, measured", before, 0, top, "gray", unit))
+            row.append(Tile(f"change of {title}", after - before, -0.2 * top, 0.2 * top, "RdBu_r", unit))
+        rows.append(row)
+    whole = f"before {names[0]}" in images
+    picture = tiles_png(rows if whole else [[row[0] for row in rows]], images[names[0]], mask, folder / "tensors.png")
     caption = (
-        "Left: all measured directions of the shell. Middle: those that were read and the predicted ones together. "
-        f"Mean absolute change: FA {check.change.fa:.4f}, MD {1e3 * check.change.md:.4f} times {_MD_UNIT}."
+        "Left: all measured directions of the shell. Middle: those that were read and the predicted ones together."
+        if whole
+        else "Fits to the measured directions that were read and the predicted ones together."
     )
-    alt = "Axial slices of FA and MD before, after, and the change"
-    made.append(Picture("FA and MD before and after", picture, alt, caption))
-    return made
+    change = check.get("TensorsChange")
+    if change:
+        caption += f" Mean absolute change: FA {change['FA']:.4f}, MD {1e3 * change['MD']:.4f} times {_MD_UNIT}."
+    title = "FA and MD before and after" if whole else " and ".join(name.upper() for name in names)
+    return [Picture(title, picture, "Axial slices of fractional anisotropy and mean diffusivity", caption)]
 
 
-def _direction_sections(result: UpsampleResult, folder: Path) -> list[Section]:
-    part, world = result.part, result.part.scan.table.world
-    predicted = result.gradients.world[np.array(result.kinds) == "predicted"]
-    picture = directions_png(world[part.context], world[part.unused], predicted, folder / "directions.png")
-    alt = "Measured and predicted directions on the upper half of the sphere"
+def _direction_sections(record: Record, folder: Path) -> list[Section]:
+    found, options = record.get("Gradients"), record.get("Options", {})
     facts = {
-        "Shell": f"b = {result.shell} s/mm\N{SUPERSCRIPT TWO}",
-        "Volumes that were read, in this order (from 0)": ", ".join(map(str, result.context)),
-        "Volumes of the shell that were not read": ", ".join(map(str, result.unused)) or "none",
+        "Shell": f"b = {options.get('shell')} s/mm\N{SUPERSCRIPT TWO}",
+        "Volumes that were read, in this order (from 0)": ", ".join(map(str, options.get("context_volumes", ()))),
+        "Volumes of the shell that were not read": ", ".join(map(str, options.get("unused_volumes", ()))) or "none",
+    }
+    if not found:
+        return [KeyValues("Directions in numbers", facts)]
+    read, unused, predicted = (np.array(found[name]).reshape(-1, 3) for name in _GROUPS)
+    measured = np.concatenate([read, unused])
+    picture = directions_png(read, unused, predicted, folder / "directions.png")
+    alt = "Measured and predicted directions on the upper half of the sphere"
+    facts |= {
         "Predicted directions": str(len(predicted)),
-        "Smallest angle from predicted to measured": f"{_smallest(predicted, world[part.volumes]):.1f}\N{DEGREE SIGN}",
+        "Smallest angle from predicted to measured": f"{_smallest(predicted, measured):.1f}\N{DEGREE SIGN}",
         "Evenness of the predicted ones (energy over the least found)": f"{_evenness(predicted):.4f}",
     }
     return [

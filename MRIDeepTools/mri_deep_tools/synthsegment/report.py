@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 __all__ = [
     "ACCEPT_SCORE",
     "GOOD_SCORE",
+    "TITLE",
     "asymmetry_index",
     "scores_table",
+    "sections",
     "volume_tables",
     "write_segmentation_report",
 ]
@@ -37,7 +39,12 @@ METHOD = (
     "resolution, made from label maps (SynthSeg). Loose parts were removed. Volumes are sums of the network's "
     "probabilities, not counts of labelled voxels, and do not depend on the grid on which the labels are saved."
 )
-"""What the report says of the method when the caller does not say it."""
+OWN_METHOD = (
+    "The scan was segmented by a network that the user trained, with its own list of labels; how its result was "
+    "cleaned up is in the options of the record. Volumes are sums of the network's probabilities, not counts of "
+    "labelled voxels."
+)
+TITLE = "Brain segmentation"
 
 _ALT = (
     "Axial, coronal and sagittal slices of the scan with the segmented structures in colour; the first slice of each "
@@ -116,10 +123,8 @@ def write_segmentation_report(
     *,
     scores: Mapping[str, float] | None = None,
     record: Mapping[str, Any] | None = None,
-    picture: str | Path | None = None,
-    title: str = "Brain segmentation",
+    title: str = TITLE,
     subtitle: str = "",
-    method: str = METHOD,
     show_names: bool = False,
 ) -> Path:
     """Write the one-page HTML report of a segmentation.
@@ -136,31 +141,63 @@ def write_segmentation_report(
         Quality score (0 to 1) by structure group, where they were asked for.
     record :
         Provenance record of the run.
-    picture :
-        The overlay, when it has been drawn already; else it is drawn for the page alone.
-    method :
-        A paragraph on what was done.
     title, subtitle, show_names :
         See :func:`mri_deep_tools.report.write_report`.
 
     """
-    synthetic = bool((record or {}).get("Synthetic", False))
+    told = {**(record or {}), "Volumes": dict(volumes_mm3), "Scores": scores and dict(scores)}
     with tempfile.TemporaryDirectory() as folder:
-        drawn = (
-            Path(picture)
-            if picture
-            else overlay_png(image, labels, Path(folder) / "overlay.png", title=title, synthetic=synthetic)
+        made = sections(told, {"scan": image, "labels": labels}, Path(folder), title=title)
+        return write_report(path, title=title, subtitle=subtitle, sections=made, record=record, show_names=show_names)
+
+
+def sections(
+    record: Mapping[str, Any], images: Mapping[str, Volume], folder: Path, *, title: str = TITLE
+) -> list[Section]:
+    """Return what the page of a segmentation shows: the same during the run and from the sidecar.
+
+    Parameters
+    ----------
+    record :
+        With ``Volumes`` and ``Scores``.
+    images :
+        ``labels`` and the image below them, ``scan`` or ``resampled``; without labels there is no picture.
+    folder :
+        For the picture.
+    title :
+        Heading of the picture.
+
+    """
+    made: list[Section] = []
+    if "labels" in images:
+        labels = images["labels"]
+        below = next((images[role] for role in ("scan", "resampled") if role in images), None)
+        drawn = overlay_png(
+            labels.with_data(labels.data * 0) if below is None else below,
+            labels,
+            folder / "overlay.png",
+            title=title,
+            synthetic=bool(record.get("Synthetic", False)),
         )
-        sections: list[Section] = [Picture("Overlay", drawn, _ALT, _CAPTION)]
-        if scores:
-            sections.append(scores_table(scores))
-        sections += volume_tables(volumes_mm3)
-        if not volumes_mm3:
-            sections.append(Text("Volumes", ["No structure was found."], "bad"))
-        sections.append(Text("Method", [method]))
-        return write_report(
-            path, title=title, subtitle=subtitle, sections=sections, record=record, show_names=show_names
+        made.append(Picture("Overlay", drawn, _ALT, _CAPTION))
+    if record.get("Scores"):
+        made.append(scores_table({name: _number(score) for name, score in record["Scores"].items()}))
+    volumes = record.get("Volumes")
+    if volumes is None:
+        made.append(
+            Text("Volumes", ["This sidecar holds no volumes: it was written before version 1.1 of its schema."])
         )
+    elif volumes:
+        made += volume_tables({name: _number(volume) for name, volume in volumes.items()})
+    else:
+        made.append(Text("Volumes", ["No structure was found."], "bad"))
+    own = "labels" in record.get("Options", {})
+    made.append(Text("Method", [OWN_METHOD if own else METHOD]))
+    return made
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 def _other_side(name: str) -> tuple[str, str] | None:
