@@ -81,9 +81,9 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
     if args.precision != "auto":
         raise RequestError("nnU-Net chooses the precision itself", "leave --precision out")
-    require_nnunet()
     model = read_model(args.weights, args.folds, best=args.use_best_checkpoint)
     planned = plan_segmentation(args.input, args.output, model)
+    require_nnunet()  # before results of an earlier run are removed
     places = [place for _, place in planned]
     inputs = [path for case, _ in planned for path in case.files]
     record = _record_path(args.input, args.output, places)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DependencyError, MRIDeepToolsError, RequestError
+from ..errors import CancelledError, DependencyError, MRIDeepToolsError, RequestError
 from ..inference import available_threads, pick_device
 from ..progress import Progress
 from .handover_data import Case, Fold, TrainedModel, list_cases, read_model
@@ -125,12 +125,16 @@ def segment(
     MRIDeepToolsError : nothing could be done; single pictures that failed stand in ``failed`` of the result.
 
     """
-    version = require_nnunet()
     model = read_model(weights, folds, best=best)
     planned = plan_segmentation(source, target, model)
+    version = require_nnunet()
     part = Part(progress or Progress())
     cases, places = [case for case, _ in planned], [place for _, place in planned]
-    failed = segment_cases(model, cases, places, options or SegmentOptions(), part)
+    try:
+        failed = segment_cases(model, cases, places, options or SegmentOptions(), part)
+    except KeyboardInterrupt:
+        kept = f"{sum(place.is_file() for place in places)} of {len(places)} pictures are segmented"
+        raise CancelledError("Cancelled", kept) from None
     inputs = tuple(path for case in cases for path in case.files)
     return Segmented(model, inputs, tuple(places), failed, version)
 

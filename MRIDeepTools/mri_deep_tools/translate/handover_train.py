@@ -13,7 +13,7 @@ from typing import Any
 
 from .._atomic import atomic_path
 from ..config import render_config
-from ..errors import InputError, RequestError
+from ..errors import CancelledError, InputError, RequestError
 from ..inference import available_threads, pick_device
 from ..progress import Progress
 from .handover import Part, SegmentOptions, require_nnunet, segment_cases
@@ -86,30 +86,35 @@ def train_nnunet(config: NnunetConfig, progress: Progress | None = None) -> Trai
     Raises
     ------
     RequestError, InputError : the configuration or the data set cannot be used.
-    DependencyError : nnU-Net is missing. MRIDeepToolsError : it failed; a log in the folder ``logs`` has the details.
+    DependencyError : nnU-Net is missing. CancelledError : stopped by SIGINT or SIGTERM; all children are ended.
+    MRIDeepToolsError : it failed; a log in the folder ``logs`` has the details.
 
     """
     progress = progress or Progress()
-    run = _Run(config, require_nnunet())
+    run = _Run(config)
+    run.version = require_nnunet()
     has_test = config.test and run.raw.test_folder is not None
     # An epoch of nnU-Net on small pictures takes about as long as preparing them.
     weight = max(1.0, len(run.folds) * (config.epochs or _EPOCHS) * (config.iterations or _ITERATIONS) / _ITERATIONS)
     progress.plan([("prepare", 1.0), ("train", weight), *([("test", 0.5)] if has_test else [])])
-    with progress.stage("prepare"):
-        run.prepare(progress)
-    with progress.stage("train"):
-        run.train(progress)
-    if has_test:
-        with progress.stage("test"):
-            run.segment_test(progress)
+    try:
+        with progress.stage("prepare"):
+            run.prepare(progress)
+        with progress.stage("train"):
+            run.train(progress)
+        if has_test:
+            with progress.stage("test"):
+                run.segment_test(progress)
+    except KeyboardInterrupt:
+        raise CancelledError("the training was stopped", "start the same command again to continue it") from None
     return Training(run.model, tuple(FoldResult(fold, run.fold(fold), run.dice(fold)) for fold in run.folds))
 
 
 class _Run:
     """One training: the data set, the places and the jobs."""
 
-    def __init__(self, config: NnunetConfig, version: str) -> None:
-        self.config, self.version = config, version
+    def __init__(self, config: NnunetConfig) -> None:
+        self.config, self.version = config, ""
         if not config.folder:
             raise RequestError("no folder was given", "name the folder that holds nnUNet_raw (--output or key folder)")
         self.workspace = Workspace.of(config.folder)
