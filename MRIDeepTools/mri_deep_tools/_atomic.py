@@ -40,6 +40,7 @@ SIDE_SUFFIXES = (
     ".tiff",
     ".bmp",
     ".hdf5",
+    ".mat",
 )
 """Suffixes of results that are not images."""
 

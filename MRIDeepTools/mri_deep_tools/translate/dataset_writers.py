@@ -74,7 +74,7 @@ class _GroupWriter:
     def add(self, image: np.ndarray, *, subject: str, number: int, source: str) -> None:
         values = (image.astype(np.float32) + np.float32(1)) * np.float32(_WHITE / 2)
         if self.eight_bit:
-            values = np.rint(values).astype(np.uint8)
+            values = np.rint(values.clip(0, _WHITE)).astype(np.uint8)
         entry = self.group.create_dataset(
             str(self.count), data=values, compression="gzip", compression_opts=1, shuffle=True
         )
