@@ -1,0 +1,230 @@
+"""The report of a translation: pictures of slices beside each other, uncertainty, what was done, and the warnings."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DependencyError
+from ..geometry import Reorient
+from ..overlay import REPORT_HINT
+from ..report import KeyValues, Picture, Section, Text, write_report
+from .volumes import AXES
+
+if TYPE_CHECKING:
+    from .predict import PictureTranslation, TranslationResult
+
+__all__ = [
+    "METHOD",
+    "pictures_png",
+    "scan_png",
+    "write_picture_report",
+    "write_translation_report",
+]
+
+METHOD = (
+    "A diffusion network made this image from an image of another contrast (SynDiff). It was trained without pairs: "
+    "what it shows is what such images usually show, not what was measured.",
+    "The method is not validated for lesions: they can vanish, appear, or change their size. Structures can lie a few "
+    "pixels off. Do not read findings from this image.",
+)
+_SHOWN_SLICES = 5
+_SHOWN_PICTURES = 4
+_INK = "#888"
+_WIDTH, _TALLEST = 11.0, 5.0  # inches
+_Plane = Callable[[np.ndarray], np.ndarray]
+_JOINED = {"blend": "blended where they overlap", "published": "put together as published"}
+
+
+def write_translation_report(
+    path: str | Path, result: TranslationResult, *, record: Mapping[str, Any] | None = None
+) -> Path:
+    """Write the page of a scan; see :func:`mri_deep_tools.report.write_report` for what it may raise."""
+    sections: list[Section] = [Text("This image is synthetic", METHOD, level="doubtful")]
+    with tempfile.TemporaryDirectory() as folder:
+        rows = f"{result.source} above, synthetic {result.target} below"
+        if result.spread is not None:
+            rows += ", standard deviation of the samples last"
+        sections.append(
+            Picture(
+                "Slices",
+                scan_png(result, Path(folder) / "slices.png"),
+                f"Slices of the scan: {rows}",
+                f"{rows}. Look for structures that only one of them shows.",
+            )
+        )
+        if result.facts["SliceRange"][2] == 1 and result.facts["SlicesTranslated"] > _SHOWN_SLICES:
+            sections.append(
+                Picture(
+                    "Across the slices",
+                    scan_png(result, Path(folder) / "across.png", across=True),
+                    f"Planes across the slices: {rows}",
+                    "Each slice was made for itself: stripes here are differences between neighbours, not anatomy.",
+                )
+            )
+        sections.append(KeyValues("How it was made", _told(result.facts, result.info)))
+        title = f"Synthetic {result.target} from {result.source}"
+        return write_report(path, title=title, sections=sections, record=record)
+
+
+def write_picture_report(
+    path: str | Path, results: Sequence[PictureTranslation], *, record: Mapping[str, Any] | None = None
+) -> Path:
+    """Write the page of one or several pictures, of which the first few are shown."""
+    first = results[0]
+    sections: list[Section] = [Text("Synthetic, not measured", METHOD, level="doubtful")]
+    with tempfile.TemporaryDirectory() as folder:
+        sections.append(
+            Picture(
+                f"The first {_SHOWN_PICTURES} of {len(results)}"
+                if len(results) > _SHOWN_PICTURES
+                else "Before and after",
+                pictures_png(results, Path(folder) / "pictures.png"),
+                f"{first.source} pictures, and the synthetic {first.target} pictures made from them",
+                f"{first.source} left, synthetic {first.target} beside it. Look for structures that only one shows.",
+            )
+        )
+        facts = _told(first.facts if not results[1:] else {}, first.info)
+        if results[1:]:
+            facts = {"Pictures": str(len(results)), **facts}
+        sections.append(KeyValues("How it was made", facts))
+        title = f"Synthetic {first.target} from {first.source}"
+        return write_report(path, title=title, sections=sections, record=record)
+
+
+def _told(facts: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts as a person reads them."""
+    told: dict[str, Any] = {}
+    if "Axis" in facts:
+        told["Slices"] = (
+            f"{facts['SlicesTranslated']} of {facts['SlicesTotal']}, {facts['Axis']}; empty ones were left out"
+        )
+        high, wide = facts["SliceShape"]
+        sides = " x ".join(f"{side:.3g}" for side in facts["PixelMm"])
+        told["Pixels of a slice"] = f"{wide} x {high}, {sides} mm" + (", resampled" if facts["Resampled"] else "")
+        told["The network saw"] = facts["Window"]
+        told["Intensity that became 1"] = f"{facts['IntensityDivisor']:.4g}"
+        if facts["ClippedShare"]:
+            told["Brighter voxels, which were cut"] = f"{100 * facts['ClippedShare']:.2f} %"
+    if "Tiles" in facts:
+        high, wide = facts["Pixels"]
+        told["Pixels"] = f"{wide} x {high}"
+        told["Tiles"] = f"{facts['Tiles']}, {_JOINED[facts['Stitching']]}"
+    told["Steps of the diffusion"] = str(info.get("steps", ""))
+    if info.get("training_data"):
+        told["The model was trained on"] = info["training_data"]
+    if info.get("note"):
+        told["Note of the model"] = info["note"]
+    return told
+
+
+def scan_png(result: TranslationResult, path: str | Path, *, across: bool = False) -> Path:
+    """Draw slices of a scan and of what was made of it, one below the other; write a PNG file.
+
+    Parameters
+    ----------
+    result : of a scan.
+    path : of the PNG file.
+    across : planes across the slices in place of slices.
+
+    Raises
+    ------
+    DependencyError : matplotlib is not installed.
+
+    """
+    way = Reorient.to(result.scan, AXES[result.facts["Axis"]])
+    scan = way.apply(result.scan)
+    rows = [(result.source, scan.data.astype(np.float32), "gray")]
+    rows.append((f"{result.target} (synthetic)", way.apply(result.image).data, "gray"))
+    if result.spread is not None:
+        rows.append(("standard deviation", way.apply(result.spread).data, "magma"))
+    planes = _across(rows[1][1], scan.spacing) if across else _slices(rows[1][1], scan.spacing)
+    sizes = [plane(rows[0][1]).shape for _, plane, _ in planes]
+    ratios = [size[1] / (size[0] * aspect) for size, (_, _, aspect) in zip(sizes, planes, strict=True)]
+    figure = _figure((_WIDTH, min((_WIDTH - 0.8) / sum(ratios), _TALLEST) * len(rows) + 0.3))
+    grid = figure.subplots(len(rows), len(planes), squeeze=False, width_ratios=ratios)
+    for row, (name, data, colours) in enumerate(rows):
+        top = max(float(np.percentile(data[data > 0], 99.5)) if (data > 0).any() else 1.0, 1e-6)
+        for column, (title, plane, aspect) in enumerate(planes):
+            axes = grid[row][column]
+            drawn = axes.imshow(plane(data), cmap=colours, vmin=0, vmax=top, aspect=aspect, interpolation="nearest")
+            _tidy(axes, title if not row else "", name if not column else "")
+        if colours != "gray":
+            inset = grid[row][-1].inset_axes((1.02, 0.0, 0.04, 1.0))
+            figure.colorbar(drawn, cax=inset)
+    return _save(figure, path)
+
+
+def _slices(shown: np.ndarray, spacing: Sequence[float]) -> list[tuple[str, _Plane, float]]:
+    """Return titles, cuts and aspects of slices out of those that hold something."""
+    found = np.flatnonzero(shown.any(axis=(0, 1)))
+    chosen = found[np.unique(np.linspace(0, len(found) - 1, _SHOWN_SLICES + 2).round().astype(int)[1:-1])]
+    if not len(found):
+        chosen = np.array([shown.shape[2] // 2])
+    aspect = spacing[0] / spacing[1]
+    return [(f"slice {number}", _cut(int(number)), aspect) for number in chosen]
+
+
+def _cut(number: int) -> _Plane:
+    return lambda data: data[:, :, number]
+
+
+def _across(shown: np.ndarray, spacing: Sequence[float]) -> list[tuple[str, _Plane, float]]:
+    """Return two cuts across the slices, through the middle of what they show."""
+    found = [np.flatnonzero(shown.any(axis=(1 - axis, 2))) for axis in range(2)]
+    row, column = (int(np.median(some)) if some.size else 0 for some in found)
+    return [
+        ("", lambda data: data[row].T[::-1], spacing[2] / spacing[1]),
+        ("", lambda data: data[:, column].T[::-1], spacing[2] / spacing[0]),
+    ]
+
+
+def pictures_png(results: Sequence[PictureTranslation], path: str | Path) -> Path:
+    """Draw the first pictures, one per row, what was made of them, and the spread of samples where it is known.
+
+    Writes a PNG file; DependencyError without matplotlib.
+    """
+    shown = list(results[:_SHOWN_PICTURES])
+    columns = [(shown[0].source, [item.picture for item in shown], "gray", 255)]
+    columns.append((f"{shown[0].target} (synthetic)", [item.image for item in shown], "gray", 255))
+    spreads = [item.spread for item in shown if item.spread is not None]
+    if len(spreads) == len(shown):
+        top = max(int(np.percentile(np.concatenate([item.ravel() for item in spreads]), 99.5)), 1)
+        columns.append(("standard deviation (grey values)", spreads, "magma", top))
+    wide = _WIDTH / len(columns)
+    heights = [min(wide * item.picture.shape[0] / item.picture.shape[1], _TALLEST) for item in shown]
+    figure = _figure((_WIDTH, sum(heights) + 0.3))
+    grid = figure.subplots(len(shown), len(columns), squeeze=False, height_ratios=heights)
+    for column, (name, images, colours, top) in enumerate(columns):
+        for row, image in enumerate(images):
+            drawn = grid[row][column].imshow(image, cmap=colours, vmin=0, vmax=top)
+            _tidy(grid[row][column], name if not row else "", "")
+        if colours != "gray":
+            figure.colorbar(drawn, ax=[line[column] for line in grid], location="bottom", shrink=0.6, fraction=0.05)
+    return _save(figure, path)
+
+
+def _tidy(axes: Any, title: str, name: str) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.set_title(title, fontsize=9, color=_INK)
+    axes.set_ylabel(name, fontsize=9, color=_INK)
+
+
+def _figure(size: tuple[float, float]) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DependencyError("pictures need matplotlib", REPORT_HINT) from error
+    return Figure(figsize=size, layout="constrained")
+
+
+def _save(figure: Any, path: str | Path) -> Path:
+    figure.savefig(path, dpi=110)
+    return Path(path)
