@@ -35,12 +35,13 @@ BIN := $(VENV)/bin
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) MRI_DEEP_TOOLS_SHARED="$(DATA)" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow test-processes check format benchmark wheel clean
+.PHONY: help demo test test-slow test-nnunet test-processes check format benchmark wheel clean
 
 help:
 	@echo "make demo       run every task on sample data, write a report into $(DEMO_OUTPUT)"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the tests that take minutes"
+	@echo "make test-nnunet  install nnU-Net as well, train it on toy pictures, stop it, segment and score"
 	@echo "make test-processes  train in two processes (gloo): the same losses as in one"
 	@echo "make check      formatting, linting and static types"
 	@echo "make format     format the code and mend what the linter can mend"
@@ -61,6 +62,9 @@ test-slow: $(VENV)/.installed-dev
 # One at a time: each of these tests starts two processes itself.
 test-processes: $(VENV)/.installed-dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -m slow Testing/core/test_two_processes.py
+
+test-nnunet: $(VENV)/.installed-nnunet
+	$(ONE_THREAD) $(BIN)/python -m pytest Testing/translate/test_nnunet_chain.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -88,6 +92,16 @@ clean:
 
 %/.installed-demo: MRIDeepTools/pyproject.toml
 	$(call install,$*,demo)
+
+# nnU-Net is no part of the developers' environment. It asks for torchvision, through a package whose networks are not
+# used here; PyTorch and NumPy stay as they are, and a torchvision whose build does not fit that PyTorch goes again, or
+# Lightning would not start.
+$(VENV)/.installed-nnunet: $(VENV)/.installed-dev
+	$(BIN)/python -c 'from importlib.metadata import version; print(*(f"{n}=={version(n)}" for n in ("torch", "numpy")), sep="\n")' >"$@.txt"
+	$(BIN)/python -m pip install $(if $(TORCH_INDEX),--timeout 15 --retries 1 --extra-index-url $(TORCH_INDEX)) --constraint "$@.txt" --editable "./MRIDeepTools[nnunet]"
+	$(BIN)/python -c 'import torchvision' 2>"$@.txt" || $(BIN)/python -m pip uninstall --yes torchvision
+	@rm -f "$@.txt"
+	@touch "$@"
 
 # A name on PATH is not enough: it must start, be 3.10 to 3.13 and be able to make environments (Debian keeps that part
 # in python3-venv). An environment that was left half made is made anew; a whole one is used as it is.
