@@ -98,7 +98,9 @@ def make_module(config: SynDiffConfig, pairs: ContrastPairs, held: ContrastPairs
                 torch.manual_seed(hash((config.run.seed, number, self.global_rank)) % 2**63)
             found = self.step(self.parts(number), number)
             self.seen += 1
-            self.log_dict(found, batch_size=config.batch)
+            if number % config.run.log_every == 0:  # not log_dict, which repeats the penalties of earlier steps
+                for logger in self.loggers:
+                    logger.log_metrics(found, step=number)
             self.note(found)
 
         def parts(self, number: int) -> list[Part]:

@@ -36,27 +36,14 @@ def build_networks(config: SynDiffConfig) -> dict[str, nn.Module]:
 
 def facts_of(config: SynDiffConfig, pairs: ContrastPairs) -> ModelFacts:
     """Return what the model folder of a run says, taken from the configuration and the data's own facts."""
-    known: dict[str, Any] = {}
-    for name in config.contrasts():
-        for key, value in pairs.facts[name].items():
-            known.setdefault(key, {})[name] = value
-    first = {key: next(iter(values.values())) for key, values in known.items()}
-    rule = first.get("intensity_rule", "bytes")
-    constants = {name: float(k) for name, k in known.get("intensity_constant", {}).items() if k}
-    spacing = first.get("in_plane_spacing_mm")
     asked = config.diffusion
     return ModelFacts(
-        contrasts=config.contrasts(),
-        image_size=config.image_size,
         steps=asked.steps,
         beta_min=asked.beta_min,
         beta_max=asked.beta_max,
         geometric=asked.geometric,
-        rule=rule,
-        constants=constants if rule == "mean" else {},
-        in_plane_spacing_mm=float(spacing) if spacing else None,
-        slice_axis=first.get("slice_axis") or None,
         training_data=f"{pairs.counts[0]} and {pairs.counts[1]} images of {pairs.source.name}",
+        **pairs.model_facts(),
     )
 
 
