@@ -48,15 +48,16 @@ def write_overview(
     from ..report import page_environment
     from ..volume import atomic_path
 
-    found = [[*(row.get(name) for name in columns), row.get("_picture") or "", row.get("output") or ""] for row in rows]
-    place = columns.index("state")
-    times = [float(row[columns.index("seconds")] or 0) for row in found if row[place] == "done"]
-    states: dict[str, int] = {}
-    for row in found:
-        states[str(row[place])] = states.get(str(row[place]), 0) + 1
-    shown = [name for name in columns if name != "output"]
-    keep = [index for index, name in enumerate(columns) if name != "output"] + [len(columns), len(columns) + 1]
-    data = {"columns": shown, "rows": [[row[index] for index in keep] for row in found]}
+    found = [dict(row) for row in rows]
+    same = _taken_out(found)
+    shown = [name for name in columns if name not in ("output", "message", "warning") and name.capitalize() not in same]
+    shown.insert(shown.index("warnings") + 1, "remarks")
+    data = {
+        "columns": shown,
+        "rows": [
+            [*(row.get(name) for name in shown), row.get("_picture") or "", row.get("output") or ""] for row in found
+        ],
+    }
     text = (
         page_environment()
         .get_template("batch.html")
@@ -64,7 +65,7 @@ def write_overview(
             title=f"Batch: {request.task.name}",
             disclaimer=DISCLAIMER,
             version=__version__,
-            facts=_facts(request, states, times, seconds, finished),
+            facts={**_facts(request, found, seconds, finished), **same},
             tables=[table.name for table in tables],
             data=_embedded(data),
             total=len(found),
@@ -75,16 +76,46 @@ def write_overview(
     return path
 
 
-def _facts(
-    request: Request, states: Mapping[str, int], times: Sequence[float], seconds: float, finished: int
-) -> dict[str, str]:
+def _taken_out(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Bring what all finished subjects have in common above the table; gives ``remarks`` to each row, in place.
+
+    A remark is the sentence of a failure, or the warnings, one per line.
+    """
+    done = [row for row in rows if row["state"] == "done"]
+    lists = [str(row["warning"]).split(" | ") if row.get("warning") else [] for row in done]
+    common = [text for text in lists[0] if all(text in others for others in lists)] if len(lists) > 1 else []
+    for row in rows:
+        own = str(row["warning"]).split(" | ") if row.get("warning") else []
+        left = [text for text in own if text not in common]
+        row["remarks"] = "\n".join([*([str(row["message"])] if row.get("message") else []), *left])
+        if "warnings" in row:
+            row["warnings"] = len(left)
+    same = {}
+    for name in ("model", "device"):
+        values = {row.get(name) for row in done}
+        if len(values) == 1 and (value := values.pop()):
+            same[name] = str(value)
+    told = {name.capitalize(): value for name, value in same.items()}
+    told |= {"In all subjects": ". ".join(common)} if common else {}
+    for row in rows:
+        for name in same:
+            row.pop(name, None)
+    return told
+
+
+def _facts(request: Request, rows: Sequence[Mapping[str, Any]], seconds: float, finished: int) -> dict[str, str]:
     """Return what stands above the table."""
+    states: dict[str, int] = {}
+    for row in rows:
+        states[str(row["state"])] = states.get(str(row["state"]), 0) + 1
+    times = [float(row["seconds"]) for row in rows if row["state"] == "done"]
     facts = {"Subjects": ", ".join(f"{count} {state}" for state, count in sorted(states.items()))}
     if times:
         facts["Time per subject"] = f"median {median(times):.1f} s, longest {max(times):.1f} s"
     if finished and seconds > 0:
         facts["Last run"] = f"{finished} subjects in {_clock(seconds)}, {finished * 3600 / seconds:.0f} per hour"
-    facts["Options"] = " ".join([*(_short(word) for word in request.options), *_extras(request)]) or "none"
+    told = [_short(word) for word in request.options if word not in ("--device=auto", "--precision=auto")]
+    facts["Options"] = " ".join([*told, *_extras(request)]) or "none"
     return facts
 
 

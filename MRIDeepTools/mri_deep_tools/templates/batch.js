@@ -6,7 +6,7 @@
   const at = name => columns.indexOf(name);
   const state = at("state"), warned = at("warnings"), id = at("id");
   const picture = columns.length, output = columns.length + 1;
-  const words = new Set(["warning", "message"]);
+  const words = new Set(["remarks"]);
   const numeric = columns.map((_, i) => rows.some(r => typeof r[i] === "number") && rows.every(r => r[i] === null || r[i] === undefined || typeof r[i] === "number"));
   const filled = columns.map((_, i) => rows.some(r => r[i] !== null && r[i] !== undefined && r[i] !== ""));
   const shown = columns.map((_, i) => i).filter(i => filled[i] || i === id || i === state);
@@ -87,6 +87,7 @@
       return line;
     });
     body.replaceChildren(...lines);
+    document.body.classList.toggle("plain", !pictures.checked);
     byId("none").hidden = fitting.length > 0;
     byId("where").textContent = fitting.length ? `${from + 1} to ${from + lines.length} of ${fitting.length}` : "0";
     byId("back").disabled = page === 0; byId("next").disabled = page >= pages - 1;
