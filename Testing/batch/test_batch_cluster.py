@@ -20,12 +20,18 @@ import pytest
 from cluster_jobs import make_jobs, runs
 from mri_deep_tools.batch import cluster_start
 from mri_deep_tools.batch.cluster import ClusterExecutor
-from mri_deep_tools.batch.cluster_start import Request, parse_cluster
+from mri_deep_tools.batch.cluster_start import parse_cluster
 from mri_deep_tools.batch.state import State
 from mri_deep_tools.errors import DependencyError, MRIDeepToolsError, RequestError
+from mri_deep_tools.progress import Progress
 
 pytest.importorskip("distributed", reason="the extra batch is not installed")
 HERE = Path(__file__).parent
+
+
+def listener(told):
+    """Return a progress that notes what it is told: warnings as they are, other events as JSON."""
+    return Progress(lambda event: told.append(event.message if event.event == "warning" else event.to_json()))
 
 
 def run(request, jobs, do=cluster_jobs.work, on_outcome=lambda outcome: None):
@@ -36,7 +42,7 @@ def run(request, jobs, do=cluster_jobs.work, on_outcome=lambda outcome: None):
         outcomes.append(outcome)
         on_outcome(outcome)
 
-    ClusterExecutor(request, told.append, do).run(jobs, heard)
+    ClusterExecutor(request, listener(told), do).run(jobs, heard)
     assert max(Counter(outcome.id for outcome in outcomes).values()) == 1
     return {outcome.id: outcome for outcome in outcomes}, told
 
@@ -129,13 +135,14 @@ def test_workers_of_this_machine_share_gpus_and_cores(tmp_path, monkeypatch):
 
     def look(outcome):
         if not pages:
-            with urllib.request.urlopen(told_link(told), timeout=20) as page:
+            link = next(json.loads(line)["dashboard"] for line in told if "dashboard" in line)
+            with urllib.request.urlopen(link, timeout=20) as page:
                 pages.append(page.status)
 
     told = []
     outcomes = []
     request = replace(parse_cluster("local:3"), threads=5)
-    executor = ClusterExecutor(request, told.append, cluster_jobs.work)
+    executor = ClusterExecutor(request, listener(told), cluster_jobs.work)
     executor.run(make_jobs(tmp_path, 24, ["sleep=0.3"]), lambda outcome: (outcomes.append(outcome), look(outcome)))
     assert sorted(outcome.id for outcome in outcomes) == [f"job-{n:03d}" for n in range(24)]
     assert {outcome.state for outcome in outcomes} == {"done"} and pages == [200]
@@ -146,10 +153,6 @@ def test_workers_of_this_machine_share_gpus_and_cores(tmp_path, monkeypatch):
     assert all(runs(tmp_path, outcome.id) == 1 for outcome in outcomes)
     assert not list((tmp_path / ".batch").glob("cluster-*"))
     assert not any(_alive(int(pid)) for pid in gpus)
-
-
-def told_link(told):
-    return next(line for line in told if "dashboard" in line).split()[-1]
 
 
 def _alive(pid):
@@ -212,6 +215,22 @@ def test_no_scheduler_and_no_workers(scheduler, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster_start, "_PATIENCE", 2.0)
     with pytest.raises(MRIDeepToolsError, match="the cluster has no workers"):
         run(parse_cluster(scheduler), make_jobs(tmp_path, 1))
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_ends_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_start, "_PATIENCE", 4.0)
+    place = tmp_path / "scheduler.json"
+    words = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", place)
+    with process("dask_scheduler", *words) as mine, worker(_address(place)):
+        with pytest.raises(MRIDeepToolsError, match=r"the Dask scheduler is gone; .*--resume"):
+            run(
+                parse_cluster(_address(place)),
+                make_jobs(tmp_path / "out", 500, ["sleep=0.1"]),
+                on_outcome=lambda outcome: mine.send_signal(signal.SIGKILL),
+            )
+    done = list(State(tmp_path / "out").outcomes())
+    assert done and {outcome.state for outcome in done} == {"done"}
 
 
 def other_version(folder):
@@ -280,9 +299,10 @@ import sys
 from cluster_jobs import make_jobs, work
 from mri_deep_tools.batch.cluster import ClusterExecutor
 from mri_deep_tools.batch.cluster_start import parse_cluster
+from mri_deep_tools.progress import Progress
 
 if __name__ == "__main__":
-    executor = ClusterExecutor(parse_cluster(sys.argv[1]), lambda text: print(text, flush=True), work)
+    executor = ClusterExecutor(parse_cluster(sys.argv[1]), Progress(), work)
     try:
         executor.run(make_jobs(sys.argv[2], 20, [f"sleep={sys.argv[3]}"]), lambda o: print(o.worker, flush=True))
     except KeyboardInterrupt:
@@ -341,4 +361,4 @@ def _group(number):
 
 
 def test_nothing_to_do_starts_nothing(tmp_path):
-    ClusterExecutor(Request("scheduler", address="tcp://127.0.0.1:1")).run([], lambda outcome: None)
+    ClusterExecutor(parse_cluster("tcp://127.0.0.1:1"), Progress()).run([], lambda outcome: None)

@@ -19,6 +19,7 @@ from cluster_jobs import make_jobs, runs
 from mri_deep_tools.batch.cluster import ClusterExecutor
 from mri_deep_tools.batch.cluster_start import QUEUES, make_queue, parse_cluster
 from mri_deep_tools.errors import RequestError
+from mri_deep_tools.progress import Progress
 
 pytest.importorskip("dask_jobqueue", reason="the extra batch is not installed")
 
@@ -124,14 +125,16 @@ def slurm(tmp_path, monkeypatch):
 def test_jobs_are_submitted_used_and_cancelled(slurm, tmp_path):
     (tmp_path / "slurm.yaml").write_text("jobs: 2\ncores: 2\nmemory: 2 GiB\ninterface: lo\n")
     told, outcomes = [], []
-    executor = ClusterExecutor(parse_cluster("slurm", tmp_path / "slurm.yaml"), told.append, cluster_jobs.work)
+    executor = ClusterExecutor(
+        parse_cluster("slurm", tmp_path / "slurm.yaml"), Progress(told.append), cluster_jobs.work
+    )
     executor.run(make_jobs(tmp_path / "out", 12, ["sleep=0.5"]), outcomes.append)
     assert sorted(outcome.id for outcome in outcomes) == [f"job-{n:03d}" for n in range(12)]
     assert all(outcome.state == "done" and runs(tmp_path / "out", outcome.id) == 1 for outcome in outcomes)
     assert {outcome.qc["threads"] for outcome in outcomes} == {"2"}  # the cores of a job
     numbers = (slurm / "submitted").read_text().split()
     assert len(numbers) == 2 and sorted((slurm / "cancelled").read_text().split()) == sorted(numbers)
-    assert "2 jobs are given to slurm; the work begins when the first of them runs" in told
+    assert (told[0].event, told[0].device, told[0].jobs) == ("device", "slurm", 2)
     for _ in range(100):
         if not any(_runs(int(number)) for number in numbers):
             break
@@ -147,7 +150,7 @@ def _runs(number):
 def test_a_job_that_slurm_refuses(slurm, tmp_path):
     (slurm / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition: gpu' >&2\nexit 1\n")
     (tmp_path / "slurm.yaml").write_text("cores: 2\nmemory: 2 GiB\ninterface: lo\nqueue: gpu\n")
-    executor = ClusterExecutor(parse_cluster("slurm", tmp_path / "slurm.yaml"), do=cluster_jobs.work)
+    executor = ClusterExecutor(parse_cluster("slurm", tmp_path / "slurm.yaml"), Progress(), cluster_jobs.work)
     with pytest.raises(RequestError, match="slurm does not take the job: sbatch: error: invalid partition: gpu"):
         executor.run(make_jobs(tmp_path / "out", 1), lambda outcome: None)
 
@@ -155,6 +158,6 @@ def test_a_job_that_slurm_refuses(slurm, tmp_path):
 def test_a_machine_without_slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "slurm.yaml").write_text("cores: 2\nmemory: 2 GiB\ninterface: lo\n")
-    executor = ClusterExecutor(parse_cluster("slurm", tmp_path / "slurm.yaml"), do=cluster_jobs.work)
+    executor = ClusterExecutor(parse_cluster("slurm", tmp_path / "slurm.yaml"), Progress(), cluster_jobs.work)
     with pytest.raises(RequestError, match="slurm is not on this machine"):
         executor.run(make_jobs(tmp_path / "out", 1), lambda outcome: None)

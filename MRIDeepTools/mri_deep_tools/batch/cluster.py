@@ -19,36 +19,24 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..errors import MRIDeepToolsError, OutputError, RequestError
-from .cluster_start import Crew, Request, parse_cluster, started
+from ..progress import Progress
+from .cluster_start import FAULTS, Crew, Request, started
 from .cluster_worker import do_job, greet
 from .jobs import Job, OnOutcome, Outcome
 from .state import STATE_FOLDER, State
-from .worker import LANES, Worker, run_job
+from .worker import Worker, run_job
 
-__all__ = ["TRIES", "ClusterExecutor", "cluster_executor"]
+__all__ = ["TRIES", "ClusterExecutor"]
 
 TRIES = 3
 """How often a job may end its worker before it is given up."""
 
 _POLL_SECONDS = 1.0
 _MEND_SECONDS = 60.0
+_STOP_SECONDS = 10.0
+_RESULT_SECONDS = 20.0
 
 Do = Callable[[Job, Worker], Outcome]
-
-
-def cluster_executor(text: str, config: str | Path | None, tell: Callable[[str], None]) -> ClusterExecutor:
-    """Return the executor that ``--cluster TEXT --cluster-config CONFIG`` name.
-
-    Parameters
-    ----------
-    tell : receives sentences for the person: the dashboard, workers that come, go or cannot be used.
-
-    Raises
-    ------
-    RequestError, DependencyError : see :func:`.cluster_start.parse_cluster`.
-
-    """
-    return ClusterExecutor(parse_cluster(text, config), tell)
 
 
 class ClusterExecutor:
@@ -56,14 +44,14 @@ class ClusterExecutor:
 
     Parameters
     ----------
-    request : where the workers are.
-    tell : receives sentences for the person.
+    request : where the workers are; see :func:`.cluster_start.parse_cluster`.
+    progress : is told of the dashboard, and of workers that are lost or cannot be used.
     do : what a worker does with a job; must be importable there.
 
     """
 
-    def __init__(self, request: Request, tell: Callable[[str], None] = lambda text: None, do: Do = run_job) -> None:
-        self.request, self._tell, self._do = request, tell, do
+    def __init__(self, request: Request, progress: Progress, do: Do = run_job) -> None:
+        self.request, self._progress, self._do = request, progress, do
 
     def run(self, jobs: Iterable[Job], on_outcome: OnOutcome) -> None:
         """Do all jobs; see :class:`~.jobs.Executor`.
@@ -78,8 +66,8 @@ class ClusterExecutor:
         first = next(waiting, None)
         if first is None:
             return
-        with started(self.request, self._tell) as crew, _token(Path(first.folder)) as token:
-            work = _Work(crew, _asked(first, token, self.request), self._tell, self._do)
+        with started(self.request, self._progress) as crew, _token(Path(first.folder)) as token:
+            work = _Work(crew, _asked(first, token, self.request), self._progress.warn, self._do)
             work.run(_chained(first, waiting), on_outcome)
 
 
@@ -125,18 +113,27 @@ class _Work:
                 with suppress(Empty):
                     self._happened(*self.events.get(timeout=_POLL_SECONDS), on_outcome)
         finally:
-            futures = [future for place in self.places.values() for future in place.jobs.values()]
-            with suppress(OSError, TimeoutError, RuntimeError):
-                self.crew.client.cancel([*futures, *self.greeted.values()], force=True)
+            self._stop()
+
+    def _stop(self) -> None:
+        """Have the jobs that run end, and forget the rest."""
+        from distributed import wait
+
+        running = [future for place in self.places.values() for future in place.jobs.values()]
+        if running:
+            Path(self.asked["token"]).unlink(missing_ok=True)
+            with suppress(*FAULTS):
+                wait(running, timeout=_STOP_SECONDS)
+        with suppress(*FAULTS):
+            self.crew.client.cancel([*running, *self.greeted.values()], force=True)
 
     # ------------------------------------------------------------------------------------------------------ workers
 
     def _look_at_workers(self, on_outcome: OnOutcome) -> None:
         """Greet workers that are new, take back the jobs of those that are gone."""
-        try:
-            present: dict[str, int] = dict(self.crew.client.nthreads())
-        except (OSError, TimeoutError, RuntimeError):
-            present = {}
+        present = self._present()
+        if present is None:
+            return
         for address in [a for a in self.places if a not in present]:
             self._lost(self.places.pop(address), on_outcome)
         for known in (self.greeted, self.refused):
@@ -158,6 +155,17 @@ class _Work:
             self.last_mended = now
             with suppress(MRIDeepToolsError):  # a batch system that is busy now may take the jobs later
                 self.crew.mend()
+
+    def _present(self) -> dict[str, int] | None:
+        """Return the threads of the workers by address, None where the scheduler does not answer just now."""
+        try:
+            if self.crew.client.status == "running":
+                return dict(self.crew.client.nthreads())
+        except FAULTS:
+            pass
+        if time.monotonic() - self.last_seen > self.crew.patience:
+            raise MRIDeepToolsError("the Dask scheduler is gone", "start it and workers again, go on with --resume")
+        return None
 
     def _greet(self, address: str, threads: int) -> None:
         asked = {**self.asked, "threads": self.asked["threads"] or threads}
@@ -185,14 +193,14 @@ class _Work:
             self.refused[address] = reason
             self.tell(f"A worker is left out: {reason}")
             return
-        self.places[address] = _Place(address, host, min(LANES, threads))
+        self.places[address] = _Place(address, host, min(self.asked["lanes"], threads))
 
     def _lost(self, place: _Place, on_outcome: OnOutcome) -> None:
         """Have the jobs of a worker that is gone done again, unless they are to blame."""
         single, again = len(place.jobs) == 1, []
         for name, future in place.jobs.items():
             job = self.jobs.pop(name)
-            with suppress(OSError, TimeoutError, RuntimeError):
+            with suppress(*FAULTS):
                 future.cancel(force=True)
             self.deaths[name] = self.deaths.get(name, 0) + 1
             if self.deaths[name] >= TRIES and single:
@@ -211,9 +219,11 @@ class _Work:
         for place in sorted(self.places.values(), key=lambda place: len(place.jobs)):
             if self.again and place.takes(suspect=True):
                 self._give(place, self.again.popleft(), alone=True)
+        shared = sorted((p for p in self.places.values() if not p.alone), key=lambda place: len(place.jobs))
+        shared = shared[len(self.again) :]  # the first become idle, for jobs that must be alone
         while self.next_job is not None:
-            free = [place for place in self.places.values() if place.takes(suspect=False)]
-            if not free or len(free) <= len(self.again):  # idle workers are kept for jobs that must be alone
+            free = [place for place in shared if place.takes(suspect=False)]
+            if not free:
                 break
             job, self.next_job = self.next_job, next(self.fresh, None)
             self._give(min(free, key=lambda place: len(place.jobs)), job)
@@ -221,7 +231,7 @@ class _Work:
     def _give(self, place: _Place, job: Job, *, alone: bool = False) -> None:
         seen = [path for path in job.inputs.values() if Path(path).exists()]
         key = f"{job.id}-{secrets.token_hex(4)}"
-        words = (job, self.asked["token"], seen, self.do)
+        words = (job, self.asked["token"], self.asked["lanes"], seen, self.do)
         future = self.crew.client.submit(do_job, *words, workers=[place.address], key=key, pure=False, retries=0)
         place.alone, place.jobs[job.id], self.jobs[job.id] = alone, future, job
         future.add_done_callback(lambda done: self.events.put((place, job, done)))
@@ -238,22 +248,32 @@ class _Work:
         del place.jobs[job.id], self.jobs[job.id]
         place.alone = place.alone and bool(place.jobs)
         if future.status == "finished":
-            outcome: Outcome = future.result()
-            if outcome.state == "failed" and State(job.folder).outcome(job.id) is None:
-                outcome = State(job.folder).finish(outcome, None)
-            on_outcome(outcome)
+            self._finished(job, future, on_outcome)
         elif future.status == "error":
             error = future.exception()
             on_outcome(_recorded(job, f"{type(error).__name__}: {error}; report this.", "internal"))
         else:  # the scheduler forgot it
             self.again.append(job)
 
+    def _finished(self, job: Job, future: Any, on_outcome: OnOutcome) -> None:
+        """Hand on an outcome; where the worker died before it could give it, what is on disk counts."""
+        state = State(job.folder)
+        try:
+            outcome: Outcome = future.result(timeout=_RESULT_SECONDS)
+        except FAULTS:
+            self.again.append(job)  # what is done is found on disk, and not done again
+            return
+        if outcome.state == "failed" and state.outcome(job.id) is None:
+            outcome = state.finish(outcome, None)
+        on_outcome(outcome)
+
 
 def _asked(job: Job, token: Path, request: Request) -> dict[str, Any]:
     """Return what workers are asked when they join."""
     inputs = [path for path in job.inputs.values() if Path(path).exists()]
     named = any(word.startswith("cuda:") or "=cuda:" in word for word in job.options)  # the person chose the GPU
-    return {"token": str(token), "inputs": inputs, "threads": request.threads, "pin": not named}
+    asked = {"token": str(token), "inputs": inputs, "pin": not named}
+    return {**asked, "threads": request.threads, "lanes": request.lanes}
 
 
 def _unusable(hello: dict[str, Any], token: str) -> str:
@@ -277,10 +297,12 @@ def _recorded(job: Job, message: str, code: str) -> Outcome:
 
 @contextmanager
 def _token(folder: Path) -> Iterator[Path]:
-    """Make the file that tells workers that the batch is alive."""
+    """Make the file that tells workers that the batch is alive; only for the one that holds the batch's lock."""
     path = folder / STATE_FOLDER / f"cluster-{secrets.token_hex(8)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for old in path.parent.glob("cluster-*"):  # of a client that was killed: its workers are told to stop
+            old.unlink(missing_ok=True)
         path.touch()
     except OSError as error:
         raise OutputError(f"{folder.name} cannot be written to ({error.strerror})", "choose another folder") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -10,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DependencyError, RequestError
+from ..progress import Progress
+from .worker import LANES
 
-__all__ = ["QUEUES", "Crew", "Request", "make_queue", "parse_cluster", "started"]
+__all__ = ["FAULTS", "QUEUES", "Crew", "Request", "make_queue", "parse_cluster", "started"]
 
 QUEUES = {
     "slurm": "SLURMCluster",
@@ -24,6 +28,9 @@ QUEUES = {
 }
 """Batch systems, and the classes of dask-jobqueue that know them."""
 
+FAULTS = (OSError, TimeoutError, asyncio.TimeoutError, concurrent.futures.CancelledError, RuntimeError)
+"""What Dask raises when the other side is gone (before Python 3.11 some of these are not one)."""
+
 _KNOWN = f"local:N, tcp://HOST:PORT, or one of {', '.join(QUEUES)}"
 _CONNECT_SECONDS = 15
 _PATIENCE = 60.0
@@ -35,19 +42,23 @@ class Request:
 
     Attributes
     ----------
+    name : as the person wrote it.
     kind : ``local``, ``scheduler`` or a key of :data:`QUEUES`.
     workers : how many worker processes (local) or jobs (batch systems).
     address : of the scheduler.
     settings : arguments of dask-jobqueue's cluster.
-    threads : processor threads per job; None: what the worker was started with.
+    threads : of the processor, per worker; None: what the worker was started with.
+    lanes : jobs that a worker has in work at once, one of them computed on; no more than Dask gives it threads.
 
     """
 
+    name: str
     kind: str
     workers: int = 1
     address: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     threads: int | None = None
+    lanes: int = LANES
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class Crew:
     mend: Callable[[], None] = lambda: None
 
 
-def parse_cluster(text: str, config: str | Path | None = None) -> Request:
+def parse_cluster(text: str, config: str | Path | None = None, lanes: int = LANES) -> Request:
     """Return what ``--cluster TEXT --cluster-config CONFIG`` ask for.
 
     Raises
@@ -79,7 +90,7 @@ def parse_cluster(text: str, config: str | Path | None = None) -> Request:
     kind, _, rest = text.strip().partition(":")
     if kind in QUEUES and not rest:
         require("dask_jobqueue")
-        return _queue_request(kind, config)
+        return _queue_request(kind, config, lanes)
     if config is not None:
         raise RequestError(
             f"a cluster of the kind {text!r} takes no configuration", f"leave --cluster-config out, or use {_KNOWN}"
@@ -88,10 +99,11 @@ def parse_cluster(text: str, config: str | Path | None = None) -> Request:
         require("distributed")
         from ..inference import available_threads
 
-        return Request("local", int(rest), threads=max(1, available_threads() // int(rest)))
+        threads = max(1, available_threads() // int(rest))
+        return Request(text.strip(), "local", int(rest), threads=threads, lanes=lanes)
     if kind in ("tcp", "tls") and rest.startswith("//") and rest[2:].rpartition(":")[2].isdigit():
         require("distributed")
-        return Request("scheduler", address=text.strip())
+        return Request(text.strip(), "scheduler", address=text.strip(), lanes=lanes)
     raise RequestError(f"there is no cluster {text!r}", f"use {_KNOWN}")
 
 
@@ -108,14 +120,14 @@ def require(name: str) -> Any:
         ) from error
 
 
-def _queue_request(kind: str, config: str | Path | None) -> Request:
+def _queue_request(kind: str, config: str | Path | None, lanes: int) -> Request:
     from ..config import read_mapping
 
     settings = dict(read_mapping(config)) if config is not None else {}
     jobs = settings.pop("jobs", 1)
     if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
         raise RequestError(f"jobs is {jobs!r} in the cluster's configuration", "give the number of jobs, 1 or more")
-    return Request(kind, jobs, settings={"processes": 1, **settings})
+    return Request(kind, kind, jobs, settings={"processes": 1, **settings}, lanes=lanes)
 
 
 def make_queue(request: Request) -> Any:
@@ -136,7 +148,7 @@ def make_queue(request: Request) -> Any:
 
 
 @contextmanager
-def started(request: Request, tell: Callable[[str], None]) -> Iterator[Crew]:
+def started(request: Request, progress: Progress) -> Iterator[Crew]:
     """Start or find a cluster; at the end all that was started is stopped.
 
     Raises
@@ -150,13 +162,13 @@ def started(request: Request, tell: Callable[[str], None]) -> Iterator[Crew]:
         if request.kind == "scheduler":
             crew = Crew(_client(stack, request.address), _PATIENCE)
         elif request.kind == "local":
-            crew = Crew(_client(stack, _local(stack, request.workers)), 10 * _PATIENCE)
+            crew = Crew(_client(stack, _local(stack, request)), 10 * _PATIENCE)
         else:
-            cluster = _submitted(stack, request, tell)
+            cluster = _submitted(stack, request)
             crew = Crew(_client(stack, cluster), float("inf"), lambda: _submit(cluster, request))
-        link = _dashboard(crew.client)
-        if link:
-            tell(f"Dask's dashboard: {link}")
+        what = {"local": "workers", "scheduler": None}.get(request.kind, "jobs")
+        counted = {what: request.workers} if what else {}
+        progress.device(request.name, **counted, dashboard=_dashboard(crew.client))
         yield crew
 
 
@@ -165,7 +177,7 @@ def _client(stack: ExitStack, where: Any) -> Any:
 
     try:
         client = Client(where, timeout=_CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
+    except (*FAULTS, ValueError) as error:
         raise RequestError(
             f"no Dask scheduler answers at {where}", "start one with `dask scheduler`, or correct the address"
         ) from error
@@ -173,16 +185,21 @@ def _client(stack: ExitStack, where: Any) -> Any:
     return client
 
 
-def _local(stack: ExitStack, workers: int) -> Any:
-    """Start a scheduler and worker processes on this machine, each with as many lanes as a batch uses."""
+def _local(stack: ExitStack, request: Request) -> Any:
+    """Start a scheduler and worker processes on this machine, each with a thread of Dask for every lane."""
     from distributed import Nanny, Scheduler, SpecCluster
 
-    from .worker import LANES
-
     # No limit of memory here: a batch looks at the memory that is free before it reads a file.
-    options = {"nthreads": LANES, "memory_limit": 0, "dashboard": False, "host": "127.0.0.1", "silence_logs": 50}
+    options = {
+        "nthreads": request.lanes,
+        "memory_limit": 0,
+        "dashboard": False,
+        "host": "127.0.0.1",
+        "silence_logs": 50,
+    }
     options["preload"] = ["mri_deep_tools.batch.cluster_worker"]
-    spec = {number: {"cls": Nanny, "options": options} for number in range(workers)}
+    options["config"] = {"distributed.worker.profile.enabled": False}  # it takes processor time from the networks
+    spec = {number: {"cls": Nanny, "options": options} for number in range(request.workers)}
     dashboard = {"dashboard": True, "dashboard_address": "127.0.0.1:0"}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, **dashboard}}
     cluster = SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL)
@@ -190,11 +207,10 @@ def _local(stack: ExitStack, workers: int) -> Any:
     return cluster
 
 
-def _submitted(stack: ExitStack, request: Request, tell: Callable[[str], None]) -> Any:
+def _submitted(stack: ExitStack, request: Request) -> Any:
     cluster = make_queue(request)
     stack.callback(_closed, cluster)
     _submit(cluster, request)
-    tell(f"{request.workers} jobs are given to {request.kind}; the work begins when the first of them runs")
     return cluster
 
 
@@ -222,17 +238,17 @@ def _submit(cluster: Any, request: Request) -> None:
 
 def _closed(thing: Any) -> None:
     """Close a client or a cluster, whatever state it is in."""
-    with suppress(OSError, TimeoutError, RuntimeError, AssertionError):  # the last where jobs could not be submitted
+    with suppress(*FAULTS, AssertionError):  # the last where jobs could not be submitted
         thing.close(timeout=30)
 
 
-def _dashboard(client: Any) -> str:
-    """Return the address of the dashboard, empty where the scheduler has none."""
+def _dashboard(client: Any) -> str | None:
+    """Return the address of the dashboard, None where the scheduler has none."""
     try:
         services = client.scheduler_info().get("services") or {}
-    except (OSError, TimeoutError):
-        return ""
-    return str(client.dashboard_link) if services.get("dashboard") else ""
+    except FAULTS:
+        return None
+    return str(client.dashboard_link) if services.get("dashboard") else None
 
 
 def _quieten() -> None:

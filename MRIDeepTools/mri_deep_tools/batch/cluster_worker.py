@@ -70,14 +70,23 @@ def greet(asked: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def do_job(job: Job, token: str, seen: Sequence[str], do: Callable[[Job, Worker], Outcome]) -> Outcome:
-    """Do a job; ``seen`` are those of its inputs that the client can see, ``token`` is the batch's token file."""
+def do_job(job: Job, token: str, lanes: int, seen: Sequence[str], do: Callable[[Job, Worker], Outcome]) -> Outcome:
+    """Do a job.
+
+    Parameters
+    ----------
+    token : path of the batch's token file.
+    lanes : jobs that this process has in work at once.
+    seen : those of the job's inputs that the client can see.
+    do : what is done, as :func:`.worker.run_job`.
+
+    """
     unseen = _unseen(seen, 0.0)
     if unseen:
         host, name = socket.gethostname(), Path(unseen[0]).name
         message = f"{name} cannot be seen from {host}; keep it where all machines of the cluster find it by one path."
         return Outcome(job.id, job.fingerprint, "failed", message=message, code="input", worker=f"{host}:{os.getpid()}")
-    return do(job, _worker(token))
+    return do(job, _worker(token, lanes))
 
 
 def pin_gpu() -> str | None:
@@ -123,11 +132,11 @@ def _gpus() -> list[str]:
     return found.split()
 
 
-def _worker(token: str) -> Worker:
+def _worker(token: str, lanes: int) -> Worker:
     """Return what this process keeps for a batch; it is told to stop when the token file disappears."""
     with _lock:
         if token not in _kept:
-            _kept[token] = Worker()
+            _kept[token] = Worker(lanes=lanes)
             threading.Thread(target=_watch, args=(token, _kept[token]), name="batch-watch", daemon=True).start()
         return _kept[token]
 

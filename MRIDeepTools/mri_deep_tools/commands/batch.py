@@ -61,7 +61,19 @@ def _add_batch_options(parser: argparse.ArgumentParser, task: Task) -> None:
         type=positive,
         default=_LANES,
         metavar="N",
-        help=f"subjects in work at once: one is computed on, the others are read or written (default: {_LANES})",
+        help=f"subjects in work at once, per worker: one is computed on, the others are read or written "
+        f"(default: {_LANES})",
+    )
+    course.add_argument(
+        "--cluster",
+        metavar="WHERE",
+        help="local:N (N processes), tcp://HOST:PORT (a Dask scheduler), or slurm, pbs, sge, lsf, htcondor, moab, oar",
+    )
+    course.add_argument(
+        "--cluster-config",
+        type=Path,
+        metavar="FILE",
+        help="YAML for slurm and the like: jobs, cores, memory, queue ...",
     )
 
 
@@ -136,7 +148,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     batch = Batch(
         request,
         jobs,
-        _executor(args),
+        _executor(args, progress),
         progress,
         resume=args.resume,
         overwrite=args.overwrite,
@@ -212,8 +224,15 @@ def _entities(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _executor(args: argparse.Namespace) -> Executor:
+def _executor(args: argparse.Namespace, progress: Progress) -> Executor:
     """Return who does the jobs."""
+    if args.cluster is not None:
+        from ..batch.cluster import ClusterExecutor
+        from ..batch.cluster_start import parse_cluster
+
+        return ClusterExecutor(parse_cluster(args.cluster, args.cluster_config, args.at_once), progress)
+    if args.cluster_config is not None:
+        raise RequestError("--cluster-config belongs to --cluster", "add --cluster slurm, for instance")
     from ..batch.worker import LocalExecutor, Worker
 
     return LocalExecutor(Worker(lanes=args.at_once))
