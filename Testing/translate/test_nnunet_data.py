@@ -231,6 +231,7 @@ def test_requests_of_segmentation(model, tmp_path, capsys):
         ([str(picture), str(tmp_path / "out"), "--folds", "x"], "not the number of a fold"),
         ([str(picture), str(tmp_path / "out"), "--folds", "3"], "no fold 3"),
         ([str(picture), str(tmp_path / "out"), "--precision", "fp16"], "nnU-Net chooses the precision"),
+        ([str(picture), str(tmp_path / "out"), "--to", "T2"], "--translate-with and --to belong together"),
     ]
     before = picture.read_bytes()
     for request, told in cases:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError
-from ..progress import Progress
+from ..progress import Event, Progress
 from .options import add_common_options
 from .outputs import check_outputs
 
@@ -56,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-mirroring", dest="mirroring", action="store_false", help="do not average over mirrored pictures: quicker"
     )
+    first = parser.add_argument_group("translation first, for pictures of another contrast than the model's")
+    first.add_argument("--translate-with", type=Path, metavar="DIR", help="model folder of `train syndiff`")
+    first.add_argument("--to", metavar="CONTRAST", help="the contrast of the nnU-Net model, as DIR names it")
+    first.add_argument(
+        "--translated", type=Path, metavar="FOLDER", help="where translated pictures go (default: OUTPUT/translated)"
+    )
+    first.add_argument("--seed", type=int, default=42, metavar="N", help="of the translation (default: 42)")
     parser.add_argument("--hide-names", action="store_true", help="no file names in the record")
     add_common_options(parser)
 
@@ -81,17 +88,23 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
     if args.precision != "auto":
         raise RequestError("nnU-Net chooses the precision itself", "leave --precision out")
+    if (args.translate_with is None) != (args.to is None):
+        raise RequestError("--translate-with and --to belong together", "give both or none")
     model = read_model(args.weights, args.folds, best=args.use_best_checkpoint)
     planned = plan_segmentation(args.input, args.output, model)
     require_nnunet()  # before results of an earlier run are removed
     places = [place for _, place in planned]
-    inputs = [path for case, _ in planned for path in case.files]
-    record = _record_path(args.input, args.output, places)
-    check_outputs([*places, record], inputs, overwrite=args.overwrite)
+    record = _record_path(args.output, places)
+    sources = [path for case, _ in planned for path in case.files]
+    check_outputs([*places, record], sources, overwrite=args.overwrite)
+    source = args.input
+    if args.to is not None:
+        progress.plan([("translate", 5.0), ("segment", 1.0)])
+        source = _translated(args, as_file=record.parent == args.output.parent, progress=progress)
     begin = time.monotonic()
     with progress.stage("segment"):
         done = segment(
-            args.input,
+            source,
             args.output,
             args.weights,
             folds=args.folds,
@@ -100,7 +113,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
             progress=progress,
         )
     made = [path for path in places if path.is_file()]
-    _write_record(args, done, inputs, made, record, time.monotonic() - begin, progress)
+    _write_record(args, done, made, record, time.monotonic() - begin, progress)
     if not args.quiet and args.progress != "json":
         from ..provenance import DISCLAIMER
 
@@ -115,7 +128,34 @@ def _names(done: Segmented) -> str:
     return f"{done.model.folder.parent.name}, fold{'s' if len(done.model.folds) > 1 else ''} {folds}"
 
 
-def _record_path(source: Path, output: Path, places: list[Path]) -> Path:
+def _translated(args: argparse.Namespace, *, as_file: bool, progress: Progress) -> Path:
+    """Translate INPUT with the command made for it; returns the translated picture, or the folder of them."""
+    from . import translate
+
+    folder = args.translated or (args.output.parent if as_file else args.output) / "translated"
+    target = folder if args.input.is_dir() else folder / args.input.name
+    if folder.is_dir() and any(folder.iterdir()) and not args.overwrite:
+        raise RequestError(f"{folder.name} holds something already", "name another folder or allow --overwrite")
+    parser = argparse.ArgumentParser()
+    translate.add_arguments(parser)
+    words = [str(args.input), str(target), "--weights", str(args.translate_with), "--to", args.to]
+    words += ["--seed", str(args.seed), "--device", args.device]
+    words += ["--threads", str(args.threads)] if args.threads else []
+    asked = {"--overwrite": args.overwrite, "--hide-names": args.hide_names, "--quiet": True}
+    options = parser.parse_args([*words, *(word for word, is_asked in asked.items() if is_asked)])
+
+    def forward(event: Event) -> None:
+        if event.event == "progress":
+            progress.update(event.fraction)
+        elif event.event == "warning":
+            progress.warn(event.message)
+
+    with progress.stage("translate"):
+        translate.run(options, Progress(forward))
+    return target
+
+
+def _record_path(output: Path, places: list[Path]) -> Path:
     """Return where the record goes: beside a single label map, else into the folder."""
     from ..provenance import sidecar_path
 
@@ -125,7 +165,6 @@ def _record_path(source: Path, output: Path, places: list[Path]) -> Path:
 def _write_record(
     args: argparse.Namespace,
     done: Segmented,
-    inputs: list[Path],
     made: list[Path],
     record: Path,
     seconds: float,
@@ -144,12 +183,13 @@ def _write_record(
         "use_best_checkpoint": args.use_best_checkpoint,
         "step": args.step,
         "mirroring": args.mirroring,
+        "translated_to": args.to,
         "labels": dict(done.model.info.get("labels", {})),
         "nnunetv2": done.version,
     }
     content = make_record(
         "segment-nnunet",
-        inputs,
+        done.inputs,
         models,
         args.device,
         options,
