@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DependencyError, RequestError
+from .provenance import DISCLAIMER
 
 if TYPE_CHECKING:
     from .volume import Volume
 
-__all__ = ["REPORT_HINT", "Convention", "label_colour", "overlay_png"]
+__all__ = ["REPORT_HINT", "Convention", "blend", "label_colour", "overlay_png"]
 
 REPORT_HINT = 'run: pip install "mri-deep-tools[report]"'
 Convention = Literal["radiological", "neurological"]
@@ -208,14 +209,14 @@ def _row_of_panels(
     return [
         plain,
         *(
-            _Panel(plane, at, _blend(shade, cut[1], table), False)
+            _Panel(plane, at, blend(shade, cut[1], table), False)
             for at, shade, cut in zip(positions, grey, cuts, strict=True)
         ),
     ]
 
 
-def _blend(grey: NDArray[np.float64], codes: NDArray[np.int64], table: Mapping[int, Colour]) -> NDArray[np.float64]:
-    """Lay coloured labels with firm outlines over a grey slice."""
+def blend(grey: NDArray[np.float64], codes: NDArray[np.int64], table: Mapping[int, Colour]) -> NDArray[np.float64]:
+    """Return a grey slice (0 to 1) under coloured labels with firm outlines, (rows, columns, RGB), 0 to 1."""
     picture = np.repeat(grey[..., None], 3, axis=2)
     if not table:
         return picture
@@ -288,7 +289,7 @@ def _annotate(figure: Any, title: str, synthetic: bool, convention: Convention, 
         "Positions in world coordinates (RAS, mm)."
     )
     _text(figure, left, 48, text, 8.5, _DIM, ha="left", va="top")
-    _text(figure, left, height - 14, "Research use only. Not a medical device.", 8.5, _DIM, ha="left", va="bottom")
+    _text(figure, left, height - 14, DISCLAIMER, 8.5, _DIM, ha="left", va="bottom")
     bar, end, line = 50.0 / pixel, width - 20, height - 22
     xs, ys = np.array([end - bar, end]) / width, np.full(2, 1 - line / height)
     figure.add_artist(Line2D(xs, ys, color=_INK, linewidth=2, solid_capstyle="butt"))

@@ -5,7 +5,7 @@ Radiological convention: the patient's right is on the left of axial and coronal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DependencyError
-from .overlay import REPORT_HINT
+from .overlay import REPORT_HINT, blend, label_colour
 from .volume import Volume
 
 __all__ = ["Shown", "planes_png", "window_of"]
@@ -24,12 +24,16 @@ _WIDTH = 10.0  # inches of the whole picture
 _INK, _DIM = "#e8ecef", "#9aa7b0"
 _PLANES = (("axial", 2, ("R", "L")), ("coronal", 1, ("R", "L")), ("sagittal", 0, ("A", "P")))
 _TITLE, _BAR = 0.32, 0.62  # inches above the panels, and of a colour bar below them
+_GAP = 0.06  # inches between panels
 _FOUND = 0.02  # of the largest value, above which a voxel counts as content
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An image to draw: (X, Y, Z), its heading, the values that are black and white, and the unit of a colour bar."""
+    """An image to draw: (X, Y, Z), its heading, the values that are black and white, and the unit of a colour bar.
+
+    NaN is black. ``labels``, on the same grid, are laid over it in the colours (0-255) of ``palette``, or FreeSurfer's.
+    """
 
     title: str
     volume: Volume
@@ -37,6 +41,8 @@ class Shown:
     high: float
     colours: str = "gray"
     unit: str = ""
+    labels: Volume | None = None
+    palette: Mapping[int, tuple[int, int, int]] | None = None
 
 
 def window_of(*volumes: Volume, percentiles: tuple[float, float] = (1.0, 99.5)) -> tuple[float, float]:
@@ -50,10 +56,10 @@ def window_of(*volumes: Volume, percentiles: tuple[float, float] = (1.0, 99.5)) 
     return low, high if high > low else low + 1.0
 
 
-def planes_png(images: Sequence[Shown], path: str | Path) -> Path:
+def planes_png(images: Sequence[Shown], path: str | Path, *, through: Volume | None = None) -> Path:
     """Draw images on one grid: a column for each, a row for each plane; a single image has its planes in one row.
 
-    Slices go through the middle of what the first image shows.
+    Slices go through the middle of what the first image shows, or where most of ``through`` is not 0.
 
     Parameters
     ----------
@@ -61,6 +67,8 @@ def planes_png(images: Sequence[Shown], path: str | Path) -> Path:
         Up to four, all on the grid of the first.
     path :
         PNG file to write.
+    through :
+        On the same grid: what should be in sight.
 
     Raises
     ------
@@ -68,9 +76,16 @@ def planes_png(images: Sequence[Shown], path: str | Path) -> Path:
 
     """
     turned = [_upright(item.volume) for item in images]
-    spacing, data = turned[0].spacing, [np.nan_to_num(np.asarray(volume.data, np.float32)) for volume in turned]
-    middle = _middle(data[0])
-    panels = [[_slice(values, axis, middle[axis]) for values in data] for _, axis, _ in _PLANES]
+    spacing, data = turned[0].spacing, [np.asarray(volume.data, np.float32) for volume in turned]
+    codes = [None if item.labels is None else np.asarray(_upright(item.labels).data) for item in images]
+    middle = _middle(data[0]) if through is None else _busiest(np.asarray(_upright(through).data) != 0)
+    panels = [
+        [
+            _slice(values, axis, middle[axis]) if marks is None else _coloured(values, marks, item, axis, middle[axis])
+            for values, marks, item in zip(data, codes, images, strict=True)
+        ]
+        for _, axis, _ in _PLANES
+    ]
     sizes = [_size(spacing, turned[0].shape3, axis) for _, axis, _ in _PLANES]
     cells = [(row, column) for row in range(3) for column in range(len(images))]
     alone = len(images) == 1
@@ -82,7 +97,7 @@ def planes_png(images: Sequence[Shown], path: str | Path) -> Path:
     figure = _figure(_WIDTH, height)
     for row, column in cells:
         at = (0, row) if alone else (row, column)
-        width, rise = sizes[row][0] * inch, sizes[row][1] * inch
+        width, rise = sizes[row][0] * inch - _GAP, sizes[row][1] * inch - _GAP * sizes[row][1] / sizes[row][0]
         left = sum(wide[: at[1]]) * inch + (wide[at[1]] * inch - width) / 2
         top = _TITLE + sum(tall[: at[0]]) * inch + (tall[at[0]] * inch - rise) / 2
         box = (left / _WIDTH, 1 - (top + rise) / height, width / _WIDTH, rise / height)
@@ -108,13 +123,31 @@ def _upright(volume: Volume) -> Volume:
 
 def _middle(data: NDArray[np.float32]) -> list[int]:
     """Return the indices of the slices: the middle of the content along each axis."""
-    found = np.nonzero(np.abs(data) > _FOUND * float(np.abs(data).max()))
+    size = np.abs(np.nan_to_num(data))
+    found = np.nonzero(size > _FOUND * float(size.max()))
     if not found[0].size:
         return [n // 2 for n in data.shape]
     return [int((axis.min() + axis.max() + 1) // 2) for axis in found]
 
 
-def _slice(data: NDArray[np.float32], axis: int, index: int) -> NDArray[np.float32]:
+def _busiest(where: NDArray[np.bool_]) -> list[int]:
+    """Return the indices of the slices with most voxels."""
+    if not where.any():
+        return [n // 2 for n in where.shape]
+    return [int(where.sum(axis=tuple(k for k in range(3) if k != axis)).argmax()) for axis in range(3)]
+
+
+def _coloured(
+    values: NDArray[np.float32], codes: NDArray[Any], image: Shown, axis: int, index: int
+) -> NDArray[np.float64]:
+    """Return a slice with labels over it, (rows, columns, RGB), 0 to 1."""
+    grey = np.clip((_slice(np.nan_to_num(values), axis, index) - image.low) / (image.high - image.low), 0, 1)
+    plane = _slice(codes, axis, index).astype(np.int64)
+    table = {int(code): label_colour(int(code), image.palette) for code in np.unique(plane) if code > 0}
+    return blend(grey.astype(np.float64), plane, table)
+
+
+def _slice(data: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
     """Return a slice of RAS data as a picture, rows from the top; right or front on its left side."""
     return np.take(data, index, axis=axis)[::-1].T[::-1]
 
@@ -138,7 +171,7 @@ def _figure(width: float, height: float) -> Any:
 def _panel(
     figure: Any,
     box: tuple[float, float, float, float],
-    data: NDArray[np.float32],
+    data: NDArray[Any],
     image: Shown,
     plane: tuple[str, int, tuple[str, str]],
     *,
@@ -148,11 +181,10 @@ def _panel(
     axes = figure.add_axes(box)
     shown = axes.imshow(data, cmap=image.colours, vmin=image.low, vmax=image.high, aspect="auto")
     axes.set_axis_off()
-    ink = _DIM if image.colours == "gray" else "#444"
     for mark, x, side in ((plane[2][0], 0.015, "left"), (plane[2][1], 0.985, "right")):
-        axes.text(x, 0.5, mark, transform=axes.transAxes, color=ink, fontsize=8, ha=side, va="center")
+        axes.text(x, 0.5, mark, transform=axes.transAxes, color=_DIM, fontsize=8, ha=side, va="center")
     if names:
-        axes.text(0.02, 0.02, plane[0], transform=axes.transAxes, color=ink, fontsize=8, va="bottom")
+        axes.text(0.02, 0.02, plane[0], transform=axes.transAxes, color=_DIM, fontsize=8, va="bottom")
     return shown
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "Column",
     "KeyValues",
     "Level",
+    "Part",
     "Picture",
     "Section",
     "Table",
@@ -153,7 +154,15 @@ class Code:
     folded: bool = False
 
 
-Section = Text | Picture | Table | KeyValues | Code
+@dataclass(frozen=True)
+class Part:
+    """The heading of a part of a page; what follows belongs to it."""
+
+    kind: ClassVar[str] = "part"
+    title: str
+
+
+Section = Text | Picture | Table | KeyValues | Code | Part
 
 
 def write_report(

@@ -164,7 +164,8 @@ def comparison_png(before: Volume, after: Volume, path: str | Path) -> Path:
     DependencyError : matplotlib is not installed.
 
     """
-    change = after.with_data(np.asarray(after.data, np.float32) - before.data)
+    seen = (np.asarray(before.data) != 0) | (np.asarray(after.data) != 0)
+    change = after.with_data(np.where(seen, np.asarray(after.data, np.float32) - before.data, np.nan))
     low, high = window_of(before, after)
     inside = np.abs(change.data[before.data > 0])
     limit = max(float(np.percentile(inside, 99)) if inside.size else 0.0, 1e-6)
