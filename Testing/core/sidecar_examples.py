@@ -137,11 +137,26 @@ def simulate_dmri(folder: Path) -> Path:
     return folder / "phantom.json"
 
 
+def translate(folder: Path) -> Path:
+    import torch
+    from mri_deep_tools.translate.network import NCSNpp, NCSNppSpec
+    from mri_deep_tools.translate.weights import ModelFacts, save_model
+
+    torch.manual_seed(3)
+    spec = NCSNppSpec(32, 2, 16, (1, 1), 1, (16,), 8, 16, 1)
+    save_model(folder / "model", {2: NCSNpp(spec)}, ModelFacts(("T1w", "T2w"), slice_axis="axial"))
+    scan = brain(folder, "sub-8_T1w.nii.gz", 6.0, (28, 32, 26))
+    run("translate", scan, folder / "sub-8_T2w.nii.gz", "--weights", folder / "model", "--to", "T2w", "--slices",
+        "12:14", "--samples", "2", "--save-std", folder / "sub-8_std.nii.gz")  # fmt: skip
+    return folder / "sub-8_T2w.json"
+
+
 EXAMPLES = {
     "segment": segment,
     "harmonize": harmonize,
     "superresolve": superresolve,
     "upsample-dmri": upsample_dmri,
+    "translate": translate,
     "predict": predict,
     "simulate labels-to-image": simulate_scan,
     "simulate thick-slices": simulate_thick,

@@ -276,5 +276,5 @@ def translation_record(
     record["Method"] = "SynDiff: adversarial diffusion in few steps, trained without pairs (arXiv:2207.08208)"
     record["SourceContrast"], record["TargetContrast"] = result.source, result.target
     record["Translation"] = result.facts
-    record["Model"] = describe_info(result.info)
+    record["ModelFacts"] = describe_info(result.info)
     return record

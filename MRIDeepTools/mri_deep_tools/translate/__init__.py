@@ -6,11 +6,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .options import TranslateOptions
+    from .predict import PictureTranslation, TranslationResult, Translator, translate
     from .volumes import SliceStack, slice_scan
+    from .weights import ModelFacts, load_direction, save_model
 
-__all__ = ["SliceStack", "slice_scan"]
+__all__ = [
+    "ModelFacts",
+    "PictureTranslation",
+    "SliceStack",
+    "TranslateOptions",
+    "TranslationResult",
+    "Translator",
+    "load_direction",
+    "save_model",
+    "slice_scan",
+    "translate",
+]
 
-_HOMES = {"SliceStack": "volumes", "slice_scan": "volumes"}
+_HOMES = {
+    "ModelFacts": "weights",
+    "PictureTranslation": "predict",
+    "SliceStack": "volumes",
+    "TranslateOptions": "options",
+    "TranslationResult": "predict",
+    "Translator": "predict",
+    "load_direction": "weights",
+    "save_model": "weights",
+    "slice_scan": "volumes",
+    "translate": "predict",
+}
 
 
 def __getattr__(name: str) -> Any:

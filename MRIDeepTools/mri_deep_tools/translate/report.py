@@ -16,15 +16,12 @@ from ..report import KeyValues, Picture, Section, Text, write_report
 from .volumes import AXES
 
 if TYPE_CHECKING:
+    from ..volume import Volume
     from .predict import PictureTranslation, TranslationResult
 
-__all__ = [
-    "METHOD",
-    "pictures_png",
-    "scan_png",
-    "write_picture_report",
-    "write_translation_report",
-]
+__all__ = ["TITLE", "pictures_png", "scan_png", "sections", "write_picture_report", "write_translation_report"]
+
+TITLE = "Translated contrast"
 
 METHOD = (
     "A diffusion network made this image from an image of another contrast (SynDiff). It was trained without pairs: "
@@ -40,63 +37,74 @@ _Plane = Callable[[np.ndarray], np.ndarray]
 _JOINED = {"blend": "blended where they overlap", "published": "put together as published"}
 
 
-def write_translation_report(
-    path: str | Path, result: TranslationResult, *, record: Mapping[str, Any] | None = None
-) -> Path:
+def write_translation_report(path: str | Path, result: TranslationResult, *, record: Mapping[str, Any]) -> Path:
     """Write the page of a scan; see :func:`mri_deep_tools.report.write_report` for what it may raise."""
-    sections: list[Section] = [Text("This image is synthetic", METHOD, level="doubtful")]
+    images = {"scan": result.scan, "image": result.image}
+    if result.spread is not None:
+        images["std"] = result.spread
     with tempfile.TemporaryDirectory() as folder:
-        rows = f"{result.source} above, synthetic {result.target} below"
-        if result.spread is not None:
-            rows += ", standard deviation of the samples last"
-        sections.append(
-            Picture(
-                "Slices",
-                scan_png(result, Path(folder) / "slices.png"),
-                f"Slices of the scan: {rows}",
-                f"{rows}. Look for structures that only one of them shows.",
-            )
-        )
-        if result.facts["SliceRange"][2] == 1 and result.facts["SlicesTranslated"] > _SHOWN_SLICES:
-            sections.append(
-                Picture(
-                    "Across the slices",
-                    scan_png(result, Path(folder) / "across.png", across=True),
-                    f"Planes across the slices: {rows}",
-                    "Each slice was made for itself: stripes here are differences between neighbours, not anatomy.",
-                )
-            )
-        sections.append(KeyValues("How it was made", _told(result.facts, result.info)))
-        title = f"Synthetic {result.target} from {result.source}"
-        return write_report(path, title=title, sections=sections, record=record)
+        return write_report(path, title=TITLE, sections=sections(record, images, Path(folder)), record=record)
 
 
-def write_picture_report(
-    path: str | Path, results: Sequence[PictureTranslation], *, record: Mapping[str, Any] | None = None
-) -> Path:
+def write_picture_report(path: str | Path, results: Sequence[PictureTranslation], *, record: Mapping[str, Any]) -> Path:
     """Write the page of one or several pictures, of which the first few are shown."""
+    made = sections(record, {}, Path())
     first = results[0]
-    sections: list[Section] = [Text("Synthetic, not measured", METHOD, level="doubtful")]
     with tempfile.TemporaryDirectory() as folder:
-        sections.append(
-            Picture(
-                f"The first {_SHOWN_PICTURES} of {len(results)}"
-                if len(results) > _SHOWN_PICTURES
-                else "Before and after",
-                pictures_png(results, Path(folder) / "pictures.png"),
-                f"{first.source} pictures, and the synthetic {first.target} pictures made from them",
-                f"{first.source} left, synthetic {first.target} beside it. Look for structures that only one shows.",
-            )
+        picture = Picture(
+            f"The first {_SHOWN_PICTURES} of {len(results)}" if len(results) > _SHOWN_PICTURES else "Before and after",
+            pictures_png(results, Path(folder) / "pictures.png"),
+            f"{first.source} pictures, and the synthetic {first.target} pictures made from them",
+            f"{first.source} left, synthetic {first.target} beside it. Look for structures that only one shows.",
         )
-        facts = _told(first.facts if not results[1:] else {}, first.info)
-        if results[1:]:
-            facts = {"Pictures": str(len(results)), **facts}
-        sections.append(KeyValues("How it was made", facts))
-        title = f"Synthetic {first.target} from {first.source}"
-        return write_report(path, title=title, sections=sections, record=record)
+        return write_report(path, title=TITLE, sections=[made[0], picture, *made[1:]], record=record)
 
 
-def _told(facts: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
+def sections(record: Mapping[str, Any], images: Mapping[str, Volume], folder: Path) -> list[Section]:
+    """Return what the page of a translation shows: the same during the run and from the sidecar.
+
+    Parameters
+    ----------
+    record :
+        With ``SourceContrast``, ``TargetContrast``, ``Translation`` and ``ModelFacts``.
+    images :
+        ``scan``, ``image`` and ``std``, as far as they are there; of pictures none.
+    folder :
+        For the drawings.
+
+    """
+    source, target = record.get("SourceContrast", "source"), record.get("TargetContrast", "target")
+    facts = record.get("Translation", {})
+    made: list[Section] = [Text(f"This {target} was made from {source}, not measured", METHOD, level="doubtful")]
+    rows = [(name, images[key], colours) for name, key, colours in _rows(source, target) if _is_volume(images, key)]
+    if _is_volume(images, "image") and facts.get("Axis") in AXES:
+        order = ", ".join(name for name, _, _ in rows)
+        caption = f"From top to bottom: {order}. Look for structures that only one of them shows."
+        drawing = scan_png(rows, images["image"], facts["Axis"], folder / "slices.png")
+        made.append(Picture("Slices", drawing, f"Slices; from top to bottom: {order}", caption))
+        if facts.get("SliceRange", [0, 0, 1])[2] == 1 and facts.get("SlicesTranslated", 0) > _SHOWN_SLICES:
+            drawing = scan_png(rows, images["image"], facts["Axis"], folder / "across.png", across=True)
+            caption = "Each slice was made for itself: stripes are differences between neighbours, not anatomy."
+            alt = f"Planes across the slices; from top to bottom: {order}"
+            made.append(Picture("Across the slices", drawing, alt, caption))
+    made.append(KeyValues("How it was made", _told(facts, record.get("ModelFacts", {}))))
+    return made
+
+
+def _is_volume(images: Mapping[str, Volume], role: str) -> bool:
+    return role in images and images[role].data.ndim == 3
+
+
+def _rows(source: str, target: str) -> list[tuple[str, str, str]]:
+    """Return heading, role and colours of what is drawn."""
+    return [
+        (source, "scan", "gray"),
+        (f"{target} (synthetic)", "image", "gray"),
+        ("standard deviation", "std", "magma"),
+    ]
+
+
+def _told(facts: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
     """Return facts as a person reads them."""
     told: dict[str, Any] = {}
     if "Axis" in facts:
@@ -110,24 +118,34 @@ def _told(facts: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
         told["Intensity that became 1"] = f"{facts['IntensityDivisor']:.4g}"
         if facts["ClippedShare"]:
             told["Brighter voxels, which were cut"] = f"{100 * facts['ClippedShare']:.2f} %"
-    if "Tiles" in facts:
+    if "Pixels" in facts:
         high, wide = facts["Pixels"]
         told["Pixels"] = f"{wide} x {high}"
-        told["Tiles"] = f"{facts['Tiles']}, {_JOINED[facts['Stitching']]}"
-    told["Steps of the diffusion"] = str(info.get("steps", ""))
-    if info.get("training_data"):
-        told["The model was trained on"] = info["training_data"]
-    if info.get("note"):
-        told["Note of the model"] = info["note"]
+    if "Pictures" in facts:
+        told["Pictures"] = str(facts["Pictures"])
+    if "Stitching" in facts:
+        count = f"{facts['Tiles']}, " if "Tiles" in facts else ""
+        told["Tiles"] = f"{count}{_JOINED[facts['Stitching']]}"
+    for name, key in (
+        ("Steps of the diffusion", "Steps"),
+        ("The model was trained on", "TrainingData"),
+        ("Note of the model", "Note"),
+    ):
+        if model.get(key):
+            told[name] = str(model[key])
     return told
 
 
-def scan_png(result: TranslationResult, path: str | Path, *, across: bool = False) -> Path:
-    """Draw slices of a scan and of what was made of it, one below the other; write a PNG file.
+def scan_png(
+    rows: Sequence[tuple[str, Volume, str]], image: Volume, axis: str, path: str | Path, *, across: bool = False
+) -> Path:
+    """Draw slices of volumes on one grid, one volume below the other; write a PNG file.
 
     Parameters
     ----------
-    result : of a scan.
+    rows : heading, volume and colours of each; a colour bar is drawn for all but grey ones.
+    image : where it is not 0, slices are chosen.
+    axis : in which slices follow each other.
     path : of the PNG file.
     across : planes across the slices in place of slices.
 
@@ -136,26 +154,22 @@ def scan_png(result: TranslationResult, path: str | Path, *, across: bool = Fals
     DependencyError : matplotlib is not installed.
 
     """
-    way = Reorient.to(result.scan, AXES[result.facts["Axis"]])
-    scan = way.apply(result.scan)
-    rows = [(result.source, scan.data.astype(np.float32), "gray")]
-    rows.append((f"{result.target} (synthetic)", way.apply(result.image).data, "gray"))
-    if result.spread is not None:
-        rows.append(("standard deviation", way.apply(result.spread).data, "magma"))
-    planes = _across(rows[1][1], scan.spacing) if across else _slices(rows[1][1], scan.spacing)
-    sizes = [plane(rows[0][1]).shape for _, plane, _ in planes]
+    way = Reorient.to(image, AXES[axis])
+    shown, spacing = way.apply(image).data, way.apply(image).spacing
+    planes = _across(shown, spacing) if across else _slices(shown, spacing)
+    sizes = [plane(shown).shape for _, plane, _ in planes]
     ratios = [size[1] / (size[0] * aspect) for size, (_, _, aspect) in zip(sizes, planes, strict=True)]
     figure = _figure((_WIDTH, min((_WIDTH - 0.8) / sum(ratios), _TALLEST) * len(rows) + 0.3))
     grid = figure.subplots(len(rows), len(planes), squeeze=False, width_ratios=ratios)
-    for row, (name, data, colours) in enumerate(rows):
+    for row, (name, volume, colours) in enumerate(rows):
+        data = way.apply(volume).data.astype(np.float32)
         top = max(float(np.percentile(data[data > 0], 99.5)) if (data > 0).any() else 1.0, 1e-6)
         for column, (title, plane, aspect) in enumerate(planes):
             axes = grid[row][column]
             drawn = axes.imshow(plane(data), cmap=colours, vmin=0, vmax=top, aspect=aspect, interpolation="nearest")
             _tidy(axes, title if not row else "", name if not column else "")
         if colours != "gray":
-            inset = grid[row][-1].inset_axes((1.02, 0.0, 0.04, 1.0))
-            figure.colorbar(drawn, cax=inset)
+            figure.colorbar(drawn, cax=grid[row][-1].inset_axes((1.02, 0.0, 0.04, 1.0)))
     return _save(figure, path)
 
 
