@@ -24,7 +24,6 @@ _TASKS = {
     "superresolve": "superresolve",
     "upsample-dmri": "dmriupsample",
     "translate": "translate",
-    "translate": "translate",
 }
 """Rooms whose module ``report`` has ``TITLE`` and ``sections(record, images, folder)``."""
 _TITLES = {"predict": "Prediction from T1w scans"}
