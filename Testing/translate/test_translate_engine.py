@@ -6,6 +6,7 @@ import pytest
 import torch
 from mri_deep_tools.errors import InputError
 from mri_deep_tools.translate.checkpoint import load_generator
+from mri_deep_tools.translate.convolution import RowConvolution
 from mri_deep_tools.translate.diffusion import Draws, Schedule, draw, sample
 from mri_deep_tools.translate.engine import TranslationEngine, engine_bytes
 from mri_deep_tools.translate.network import NCSNpp, NCSNppSpec
@@ -139,3 +140,35 @@ def test_memory_grows_with_images_and_widths():
     assert 100e6 < one < 200e6  # 133 MB were measured
     assert engine_bytes((4, 256, 256)) == 4 * one
     assert engine_bytes((1, 256, 256), NCSNppSpec(width=32)) < 0.6 * one
+
+
+# ---------------------------------------------------------------------------------------- convolutions of large images
+
+
+@pytest.mark.parametrize(("batch", "inputs", "outputs", "height", "width"), [(1, 32, 48, 64, 64), (2, 40, 32, 8, 520)])
+def test_large_images_are_convolved_as_others(batch, inputs, outputs, height, width):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, inputs, height, width, generator=generator).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(outputs, inputs, 3, 3, generator=generator) / (3 * inputs**0.5)
+    bias = torch.randn(outputs, generator=generator)
+    wanted = torch.nn.functional.conv2d(x.double(), weight.double(), bias.double(), padding=1)
+    kept = x.clone()
+    assert RowConvolution.pays(x, outputs)
+    assert float((RowConvolution(weight)(x, bias) - wanted).abs().max()) < 3e-5  # values have a deviation of 1.4
+    assert torch.equal(x, kept)
+
+
+def test_pieces_of_any_size_make_the_same_convolution(monkeypatch):
+    x = torch.randn(1, 32, 68, 64).contiguous(memory_format=torch.channels_last)
+    convolution, bias = RowConvolution(torch.randn(32, 32, 3, 3)), torch.randn(32)
+    wanted = convolution(x, bias)
+    for chunk, slab in ((1, 1), (1 << 14, 1 << 13), (1 << 30, 1 << 30)):
+        monkeypatch.setattr("mri_deep_tools.translate.convolution._CHUNK", chunk)
+        monkeypatch.setattr("mri_deep_tools.translate.convolution._SLAB", slab)
+        torch.testing.assert_close(convolution(x, bias), wanted, rtol=0, atol=1e-4)
+
+
+def test_the_scheme_is_left_where_it_does_not_pay():
+    assert not RowConvolution.pays(torch.empty(1, 64, 66, 64), 64)  # no multiple of four
+    assert not RowConvolution.pays(torch.empty(1, 64, 32, 32), 64)
+    assert not RowConvolution.pays(torch.empty(1, 2, 256, 256), 64)

@@ -8,6 +8,7 @@ What is saved, and why it is exact to float32 rounding:
 * Divisions by the square root of two are part of the weights; sums of branches are made in place.
 * A 1x1 convolution and a resampling filter may change places: each runs where the image is smaller.
 * Only the first output channel is computed; the other is never used.
+* On the CPU, large images are convolved with half the multiplications, see :mod:`.convolution`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..inference import available_memory
+from .convolution import RowConvolution
 from .diffusion import Draws, draw, sample
 from .fir import fir_kernel
 from .network import NORM_EPSILON, Attention, NCSNpp, NCSNppSpec, PyramidDown, ResBlock, groups_of, require_sides
@@ -212,9 +214,15 @@ class _Conv:
         conv = cast(nn.Conv2d, conv)
         self.weight = engine.ready(conv.weight, factor)
         self.bias = engine.ready(cast(Tensor, conv.bias), factor)
+        self._in_rows = engine.rows and engine.dtype == torch.float32
+        self._large: RowConvolution | None = None  # made when the first large image comes
 
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias if bias is None else bias, padding=1)
+        bias = self.bias if bias is None else bias
+        if not (self._in_rows and RowConvolution.pays(x, len(bias))):
+            return F.conv2d(x, self.weight, bias, padding=1)
+        self._large = self._large or RowConvolution(self.weight)
+        return self._large(x, bias)
 
 
 class _Block:
