@@ -222,13 +222,13 @@ def test_a_scheduler_that_ends_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster_start, "_PATIENCE", 4.0)
     place = tmp_path / "scheduler.json"
     words = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", place)
-    with process("dask_scheduler", *words) as mine, worker(_address(place)):
-        with pytest.raises(MRIDeepToolsError, match=r"the Dask scheduler is gone; .*--resume"):
-            run(
-                parse_cluster(_address(place)),
-                make_jobs(tmp_path / "out", 500, ["sleep=0.1"]),
-                on_outcome=lambda outcome: mine.send_signal(signal.SIGKILL),
-            )
+    jobs, gone = make_jobs(tmp_path / "out", 500, ["sleep=0.1"]), r"the Dask scheduler is gone; .*--resume"
+    with (
+        process("dask_scheduler", *words) as mine,
+        worker(_address(place)),
+        pytest.raises(MRIDeepToolsError, match=gone),
+    ):
+        run(parse_cluster(_address(place)), jobs, on_outcome=lambda outcome: mine.send_signal(signal.SIGKILL))
     done = list(State(tmp_path / "out").outcomes())
     assert done and {outcome.state for outcome in done} == {"done"}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -140,6 +141,30 @@ def test_jobs_are_submitted_used_and_cancelled(slurm, tmp_path):
             break
         time.sleep(0.1)
     assert not any(_runs(int(number)) for number in numbers)
+
+
+@pytest.mark.slow
+def test_jobs_that_end_early_are_submitted_again(slurm, tmp_path, monkeypatch):
+    """As at the end of their time: the only job is killed, and another one takes over."""
+    import dask
+
+    monkeypatch.setattr("mri_deep_tools.batch.cluster._MEND_SECONDS", 2.0)
+    (tmp_path / "slurm.yaml").write_text("jobs: 1\ncores: 1\nmemory: 2 GiB\ninterface: lo\n")
+    outcomes = []
+
+    def on_outcome(outcome):
+        outcomes.append(outcome)
+        if len(outcomes) == 2:
+            os.killpg(int((slurm / "submitted").read_text().split()[0]), signal.SIGKILL)
+
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}):
+        request = parse_cluster("slurm", tmp_path / "slurm.yaml")
+        ClusterExecutor(request, Progress(), cluster_jobs.work).run(
+            make_jobs(tmp_path / "out", 6, ["sleep=1"]), on_outcome
+        )
+    assert sorted(outcome.id for outcome in outcomes) == [f"job-{n:03d}" for n in range(6)]
+    assert {outcome.state for outcome in outcomes} == {"done"}
+    assert len((slurm / "submitted").read_text().split()) == 2
 
 
 def _runs(number):

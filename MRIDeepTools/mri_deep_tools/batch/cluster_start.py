@@ -199,6 +199,8 @@ def _local(stack: ExitStack, request: Request) -> Any:
     }
     options["preload"] = ["mri_deep_tools.batch.cluster_worker"]
     options["config"] = {"distributed.worker.profile.enabled": False}  # it takes processor time from the networks
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # what Dask would set to 1
+    options["env"] = dict.fromkeys(names, request.threads)
     spec = {number: {"cls": Nanny, "options": options} for number in range(request.workers)}
     dashboard = {"dashboard": True, "dashboard_address": "127.0.0.1:0"}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, **dashboard}}
