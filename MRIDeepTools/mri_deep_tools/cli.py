@@ -49,6 +49,7 @@ COMMANDS = {
     "report": "write the pages of outputs anew from their sidecars, or compare the outputs of two versions",
     "demo": "segment sample scans with the bundled model and write a report",
     "models": "list, download, verify, import and remove the networks' weights",
+    "descriptor": "write the Boutiques descriptor of a command, for workflow engines",
     "info": "tell versions, devices, memory and models, for a report of a problem",
 }
 
