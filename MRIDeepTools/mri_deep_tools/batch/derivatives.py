@@ -96,7 +96,7 @@ def _subject(dataset: Dataset, scan: BidsFile, request: Request) -> Subject:
     space, resolution = _grid(scan, request)
     names = {}
     for name in (task.result, *request.extras):
-        ending = task.ending if name == task.result else task.outputs[name]
+        ending = task.ending_of(name, (*request.options, *own))
         if not PurePosixPath(ending).suffix:
             ending += task.suffix if task.suffix and name == task.result else ".nii.gz"
         res = "res-1mm" if name == "resampled" else resolution if name not in ("save_mask",) else ""

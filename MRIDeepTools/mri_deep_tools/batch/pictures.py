@@ -36,11 +36,14 @@ def picture_of_job(job: Job, staging: Path, path: Path) -> bool:
     path : of the picture, a JPEG file.
 
     """
-    from ..volume import read_volume
+    from ..volume import is_image_path, read_volume
 
     task = get_task(job.task)
     if not task.picture:
         return False
+    if not is_image_path(Path(job.inputs[task.scan])) and not Path(job.inputs[task.scan]).is_dir():
+        write_picture([_flat(Path(job.inputs[task.scan])), _flat(staging / job.outputs[task.result])], path)
+        return True
     scan = _frame(read_volume(job.inputs[task.scan], ndim=None, on_warning=lambda text: None))
     rows = [planes(scan)]
     if task.picture != "scan":
@@ -89,6 +92,18 @@ def write_picture(rows: list[np.ndarray], path: Path) -> None:
     padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=_BACK) for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(padded)).save(path, format="JPEG", quality=82)
+
+
+def _flat(path: Path) -> np.ndarray:
+    """Return a picture file as a row of one plane, (HEIGHT, width, 3) uint8."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        plain = np.asarray(image.convert("F"))
+    low, high = float(plain.min()), float(plain.max())
+    grey = Image.fromarray(((plain - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)).convert("RGB")
+    width = min(max(1, round(HEIGHT * plain.shape[1] / plain.shape[0])), 3 * HEIGHT)
+    return np.asarray(grey.resize((width, HEIGHT)))
 
 
 def _frame(volume: Volume) -> Volume:

@@ -101,14 +101,15 @@ def option_of(action: argparse.Action, text: str, where: str) -> list[str]:
     return [f"{flag}={text}"]
 
 
-def default_output(task: Task, name: str, scan: Path, folder: str = "") -> str:
+def default_output(task: Task, name: str, scan: Path, folder: str = "", options: Sequence[str] = ()) -> str:
     """Return the path of an output of a scan, relative to the batch's folder, where nobody named one."""
     from ..volume import split_suffix
 
     stem, suffix = (scan.name, ".nii.gz") if scan.is_dir() else split_suffix(scan)
-    ending = task.ending if name == task.result else task.outputs[name]
+    suffix = suffix or scan.suffix
+    ending = task.ending_of(name, options)
     known = _MODALITY.search(stem)
-    if known and ending.endswith(known[0]):
+    if known and ending.split(".")[0].endswith(known[0]):
         stem = stem.removesuffix(known[0])
     if not PurePosixPath(ending).suffix:
         ending += (task.suffix if name == task.result else "") or suffix or ".nii.gz"
@@ -129,11 +130,12 @@ def make_job(request: Request, subject: Subject) -> Job:
         if not Path(path).exists():
             raise InputError(f"{where}: {Path(path).name} ({name}) does not exist", "check the path")
     outputs = {name: _inside(path, where) for name, path in subject.outputs.items()}
-    for name in request.extras:
-        outputs.setdefault(name, default_output(task, name, Path(inputs[task.scan]), _folder_of(outputs[task.result])))
-    for name, path in outputs.items():
-        _require_suffix(task, name, path, where)
     options = (*request.options, *subject.options)
+    scan = Path(inputs[task.scan])
+    for name in request.extras:
+        outputs.setdefault(name, default_output(task, name, scan, _folder_of(outputs[task.result]), options))
+    for name, path in outputs.items():
+        _require_suffix(task, name, path, where, scan)
     try:
         command_parser(task.name).parse_args(words(task, {**inputs, **outputs}, options))
     except MRIDeepToolsError as error:
@@ -211,11 +213,12 @@ def _folder_of(path: str) -> str:
     return "" if parent == "." else parent
 
 
-def _require_suffix(task: Task, name: str, path: str, where: str) -> None:
+def _require_suffix(task: Task, name: str, path: str, where: str, scan: Path) -> None:
     from ..volume import SUFFIXES, is_image_path
 
     wanted = task.suffix if name == task.result else PurePosixPath(task.outputs[name]).suffix
-    if (not PurePosixPath(path).name.lower().endswith(wanted)) if wanted else not is_image_path(Path(path)):
+    fits = path.lower().endswith(wanted) if wanted else is_image_path(Path(path))
+    if not fits and (wanted or PurePosixPath(path).suffix.lower() != scan.suffix.lower()):  # pictures stay pictures
         known = wanted or ", ".join(SUFFIXES)
         raise RequestError(f"{where}: the output {path} has the wrong suffix", f"use {known}")
 

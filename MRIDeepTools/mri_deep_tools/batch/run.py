@@ -110,6 +110,7 @@ class Batch:
             if self.on_begin is not None:
                 self.on_begin()
             self.tally = Tally(len(self.jobs), before=len(self.jobs) - len(left))
+            self.progress.plan([("batch", 1.0)])
             try:
                 with self.progress.stage("batch"):
                     self._tell()

@@ -122,12 +122,14 @@ def _subject(cells: Mapping[str, str], request: Request, path: Path, where: str)
         raise InputError(f"{where} names no input", "fill the column input")
     inputs = {name: str(path.parent / filled[name]) for name in (task.scan, *task.inputs) if name in filled}
     outputs = {name: filled[name] for name in (task.result, *task.outputs) if name in filled}
-    outputs.setdefault(task.result, default_output(task, task.result, Path(inputs[task.scan])))
-    rest = {name: text for name, text in filled.items() if name not in {*inputs, *outputs, "id"}}
+    rest = {name: text for name, text in filled.items() if name not in {*inputs, *outputs, task.result, "id"}}
+    own = tuple(_options(rest, request, path, where))
+    words = (*request.options, *own)
+    outputs.setdefault(task.result, default_output(task, task.result, Path(inputs[task.scan]), options=words))
     name = filled.get("id", "")
     if (name and not re.fullmatch(r"[A-Za-z0-9_.-]{1,120}", name)) or "--" in name or name.startswith("."):
         raise InputError(f"{where}: the id {name!r} cannot name a file", "use letters, digits, _ and -")
-    return Subject(inputs, outputs, tuple(_options(rest, request, path, where)), where, name=name)
+    return Subject(inputs, outputs, own, where, name=name)
 
 
 def _options(cells: Mapping[str, str], request: Request, path: Path, where: str) -> Iterator[str]:

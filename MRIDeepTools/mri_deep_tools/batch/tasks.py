@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NoReturn
@@ -31,7 +31,7 @@ class Task:
     name : of the command.
     scan : the option or positional word (by its name in the parser) that is the scan.
     result : the one that is the main output.
-    ending : what is put behind a scan's name to name its result, where the table does not.
+    ending : what is put behind a scan's name to name its result, where the table does not; see :meth:`ending_of`.
     inputs : further options that name files of one subject.
     shared : options that name a file for all subjects (weights, templates).
     outputs : further options that name files that are made, and what is put behind the scan's name for each.
@@ -60,6 +60,16 @@ class Task:
     bids: tuple[str, ...] = ("T1w",)
     entities: str = ""
     stripped: bool | None = None
+
+    def ending_of(self, name: str, options: Sequence[str] = ()) -> str:
+        """Return what is put behind a scan's name for one of its outputs; ``{to}`` is the contrast in the options."""
+        ending = self.ending if name == self.result else self.outputs[name]
+        if "{to}" not in ending:
+            return ending
+        from ..commands.translate_jobs import synthetic_suffix
+
+        wanted = [word.partition("=")[2] for word in options if word.startswith("--to=")]
+        return ending.format(to=synthetic_suffix("x", wanted[-1] if wanted else "target").rpartition("_")[2])
 
     @property
     def columns(self) -> dict[str, str]:
@@ -144,6 +154,17 @@ TASKS = {
             refused=("dry_run",),
             qc=("check",),
             bids=("dwi",),
+        ),
+        Task(
+            "translate",
+            "input",
+            "output",
+            "_desc-synthetic_{to}",
+            inputs=("mask",),
+            outputs={"save_std": "_desc-std_{to}", "report": "_desc-synthetic_report.html"},
+            refused=("recursive", "names", "dataset_id"),
+            qc=("facts",),
+            bids=("T1w", "T2w", "PDw", "FLAIR"),
         ),
         Task(
             "predict",
