@@ -9,9 +9,16 @@ import sys
 import numpy as np
 import pytest
 from mri_deep_tools.cli import main
-from mri_deep_tools.errors import DependencyError, InputError, RequestError, WeightsError
+from mri_deep_tools.errors import (
+    DependencyError,
+    InputError,
+    MRIDeepToolsError,
+    OutputError,
+    RequestError,
+    WeightsError,
+)
 from mri_deep_tools.translate.handover_data import Workspace, list_cases, read_model
-from mri_deep_tools.translate.handover_jobs import visible_device
+from mri_deep_tools.translate.handover_jobs import Job, run_jobs, visible_device
 from toy_cells import cells, make_raw, save
 
 MODEL = "nnUNetTrainer__nnUNetPlans__2d"
@@ -253,6 +260,19 @@ def test_results_of_before_stay_when_nnunet_is_missing(model, tmp_path, capsys, 
     assert old.is_file()
     with pytest.raises(DependencyError):
         require_nnunet()
+
+
+def test_what_fails_in_a_child_is_one_sentence_and_a_log(tmp_path):
+    before, log = dict(os.environ), tmp_path / "logs" / "x.log"
+    job = Job("fold 0", "no such action", {}, {"nnUNet_raw": "x"}, log)
+    told = []
+    with pytest.raises(MRIDeepToolsError, match=r"^fold 0 failed in nnU-Net: KeyError: 'no such action'; x.log has"):
+        run_jobs([job, Job("fold 1", "never started", {})], 1, lambda *event: told.append(event))
+    assert "Traceback" in log.read_text()
+    assert (told, dict(os.environ)) == ([], before)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"y.log cannot be written"):
+        run_jobs([Job("fold 0", "never started", {}, log=tmp_path / "file" / "y.log")], 1, print)
 
 
 def test_one_gpu_is_shown_to_a_child(monkeypatch):

@@ -20,8 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from .._atomic import output_error
 from ..errors import DependencyError, MRIDeepToolsError, OutOfMemoryError
 from ..progress import EVENT_TOKEN, Progress
 
@@ -47,6 +48,7 @@ class Job:
     environment : variables of this job alone, such as nnU-Net's three folders.
     log : file that receives everything the child prints.
     threads : CPU threads of the child.
+    result : what the child tells at its end.
 
     """
 
@@ -109,6 +111,7 @@ class _Child:
         self.job, self.events = job, events
         self.tail: deque[str] = deque(maxlen=_TAIL)
         self.failure: dict[str, Any] = {}
+        self.log = _opened_log(job)  # before the child starts: it would wait for ever for a reader that has failed
         environment = os.environ | {name: str(job.threads) for name in _THREADS} | dict(job.environment)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mri_deep_tools.translate.handover_worker"],
@@ -130,11 +133,6 @@ class _Child:
         return self.process.stdin
 
     def _read(self) -> None:
-        log = None
-        if self.job.log is not None:
-            self.job.log.parent.mkdir(parents=True, exist_ok=True)
-            log = self.job.log.open("a", encoding="utf-8")
-            log.write(f"==== {self.job.name}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         try:
             for raw in self.process.stdout or ():
                 line = raw.decode("utf-8", "replace").rstrip()
@@ -146,12 +144,12 @@ class _Child:
                         self.events.put((self.job, event))
                 elif line:
                     self.tail.append(line)
-                    if log is not None:
-                        log.write(f"{line}\n")
-                        log.flush()
+                    with suppress(OSError):  # a full disk: nnU-Net will say so itself
+                        self.log.write(f"{line}\n")
+                        self.log.flush()
         finally:
-            if log is not None:
-                log.close()
+            with suppress(OSError):
+                self.log.close()
 
     def drain(self) -> None:
         """Read the rest of what an ended process said; its own children may hold the pipe open, so end them first."""
@@ -203,6 +201,19 @@ class _Child:
             return _own_error(kind, message, self.failure.get("hint", ""))
         last = message or next((line for line in reversed(self.tail) if line.strip()), f"exit status {code}")
         return MRIDeepToolsError(f"{job.name} failed in nnU-Net: {last}", where.removeprefix("; "))
+
+
+def _opened_log(job: Job) -> TextIO:
+    """Open the log of a job, with a line that says when it began; OutputError where that cannot be."""
+    try:
+        if job.log is None:
+            return Path(os.devnull).open("a", encoding="utf-8")
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        log = job.log.open("a", encoding="utf-8")
+        log.write(f"==== {job.name}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+    except OSError as error:
+        raise output_error(job.log or Path(os.devnull), error) from error
+    return log
 
 
 def _own_error(kind: str, message: str, hint: str) -> MRIDeepToolsError:

@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def _first_line() -> bytes:
-    """Read one line without a buffer, which would swallow nothing but could hold a lock when nnU-Net forks."""
+    """Read one line byte by byte: a buffered reader could hold its lock while nnU-Net forks."""
     line = bytearray()
     while piece := os.read(0, 1):
         if piece == b"\n":
