@@ -161,6 +161,17 @@ def test_translation_first(trained, pictures, tmp_path, capsys):
     assert "translated holds something already" in capsys.readouterr().err
 
 
+def test_a_labelled_set_is_translated_and_trained_on(tmp_path):
+    make_raw(tmp_path)
+    words = ["translate", str(tmp_path / "nnUNet_raw" / "Dataset101_TOY"), str(tmp_path), "--dataset-id", "102"]
+    assert main([*words, "--weights", str(tiny_model(tmp_path / "model", rule="bytes")), "--to", "T2", "--cpu"]) == 0
+    short = {"dataset": "102", "epochs": "1", "iterations": "2", "verify": "false"}
+    assert main(train_words(tmp_path, folds='["all"]', **short)) == 0
+    model = tmp_path / "nnUNet_results" / "Dataset102_SYNTH_T2_from_T1" / MODEL
+    assert (model / "fold_all" / "checkpoint_final.pth").is_file()
+    assert len(list((model / "fold_all" / "validation").glob("SYNTH_T2_*.png"))) == 10
+
+
 def test_checkpoints_that_hold_more_than_numbers_are_refused(trained, pictures, tmp_path, capsys):
     import torch
 

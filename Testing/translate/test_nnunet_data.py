@@ -19,6 +19,7 @@ from mri_deep_tools.errors import (
 )
 from mri_deep_tools.translate.handover_data import Workspace, list_cases, read_model
 from mri_deep_tools.translate.handover_jobs import Job, run_jobs, visible_device
+from mri_deep_tools.translate.nnunet_sets import AXON_LABELS, dataset_folder, new_dataset
 from toy_cells import cells, make_raw, save
 
 MODEL = "nnUNetTrainer__nnUNetPlans__2d"
@@ -54,6 +55,20 @@ def test_a_whole_data_set_is_found_by_number_and_by_name(raw):
         found.check_labels()
     assert Workspace.of(raw.parent).root == raw.parents[1].absolute()
     assert set(workspace.environment) == {"nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"}
+
+
+def test_a_translated_set_is_one_to_train_on(tmp_path):
+    """What `translate` writes for a labelled set, mapping of names included."""
+    rng = np.random.default_rng(2)
+    with new_dataset(dataset_folder(tmp_path, 102, "TEM", "SEM"), "SEM", overwrite=False) as made:
+        for index in range(5):
+            name = f"SYNTH_SEM_{index:03d}_0000.png"
+            made.add(name, *cells(rng), f"/data/imagesTr/tem_{index:03d}_0000.png", {"Synthetic": "yes"})
+        made.finish(AXON_LABELS)
+    found = Workspace.of(tmp_path).find(102)
+    assert found.name == "Dataset102_SYNTH_SEM_from_TEM"
+    assert found.cases == tuple(f"SYNTH_SEM_{index:03d}" for index in range(5))
+    found.check_labels()
 
 
 def test_the_fingerprint_is_that_of_the_content(raw):
