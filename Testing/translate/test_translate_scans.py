@@ -291,3 +291,14 @@ def test_unusable_scans_are_told_by_name(tmp_path):
 def test_impossible_rules_are_refused(options):
     with pytest.raises(RequestError):
         SliceRules(**options)
+
+
+def test_of_a_mixed_folder_the_named_scans_are_taken(tmp_path):
+    for name in ("sub-1_T1w.nii.gz", "sub-1_T2w.nii.gz", "sub-2_T1w.nii.gz", "sub-1_mask.nii.gz"):
+        save(tmp_path / name, head())
+    notes: list[str] = []
+    found = list_scans([tmp_path], "T1w", on_warning=notes.append)
+    assert [scan.path.name for scan in found] == ["sub-1_T1w.nii.gz", "sub-2_T1w.nii.gz"]
+    assert notes[0].startswith("2 of 4 scans in ") and "are named T1w" in notes[0]
+    assert len(list_scans([tmp_path], "FLAIR", on_warning=notes.append)) == 4
+    assert [scan.path.name for scan in list_scans([tmp_path / "sub-1_mask.nii.gz"], "T1")] == ["sub-1_mask.nii.gz"]

@@ -78,7 +78,11 @@ def volumes(args: argparse.Namespace, progress: Progress) -> None:
         constants=_constants(args.constant, sources),
     )
     masks = {name: Path(words[0]) for name, words in _named(args.masks, sources)}
-    scans = {name: list_scans([Path(word) for word in words], name, masks.get(name)) for name, words in sources.items()}
+    scans = {
+        name: list_scans([Path(word) for word in words], name, masks.get(name), on_warning=progress.warn)
+        for name, words in sources.items()
+    }
+    _refuse_twice(scans)
     parts = by_part(scans, ratios, seed=args.seed)
     finals = (
         _mat_paths(args.output, parts, sources)
@@ -206,6 +210,16 @@ def _one_each(factors: Sequence[float], count: int, name: str) -> list[float]:
     return list(factors) * (count if len(factors) == 1 else 1)
 
 
+def _refuse_twice(scans: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse a scan that is listed for two contrasts."""
+    seen: dict[Path, str] = {}
+    for name, listed in scans.items():
+        for scan in listed:
+            other = seen.setdefault(scan.path.absolute(), name)
+            if other != name:
+                raise RequestError(f"{scan.path.name} is listed for {other} and for {name}", "list each scan once")
+
+
 def _parts(ratios: Sequence[float]) -> list[str]:
     return [part for part, share in zip(("train", "val", "test"), ratios, strict=True) if share]
 
@@ -225,9 +239,7 @@ def _flat(paths: Iterable[Any]) -> list[Path]:
 
 def _with_records(outputs: Mapping[str, Any]) -> list[Path]:
     """Return all files of a job: the sets, and a record beside each part."""
-    from ..provenance import sidecar_path
-
-    return [*_flat(outputs.values()), *(sidecar_path(_flat([item])[0]) for item in outputs.values())]
+    return [*_flat(outputs.values()), *(_flat([item])[0].with_suffix(".json") for item in outputs.values())]
 
 
 def _temporary(files: OutputSet, path: Any) -> Any:
@@ -247,7 +259,7 @@ def _record(
     inputs: Sequence[Path] = (),
 ) -> None:
     """Write the record of one part beside it."""
-    from ..provenance import make_record, sidecar_path, write_sidecar
+    from ..provenance import make_record, write_sidecar
 
     finals = _flat([final])
     shared = {name: getattr(args, name) for name in ("ratios", "seed", "compatible") if hasattr(args, name)}
@@ -259,7 +271,7 @@ def _record(
         warnings=progress.warnings,
         outputs=dict(zip(finals, _flat([temporary]), strict=True)),
     )
-    write_sidecar(files.path(sidecar_path(finals[0])), {**record, **facts})
+    write_sidecar(files.path(finals[0].with_suffix(".json")), {**record, **facts})
 
 
 def _volume_options(args: argparse.Namespace) -> dict[str, Any]:

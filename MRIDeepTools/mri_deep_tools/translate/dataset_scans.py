@@ -8,7 +8,7 @@ for themselves, so that every part gets some of each.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,12 +42,19 @@ class Scan:
     mask: Path | None = None
 
 
-def list_scans(sources: Sequence[Path], contrast: str, masks: Path | None = None) -> list[Scan]:
+def list_scans(
+    sources: Sequence[Path],
+    contrast: str,
+    masks: Path | None = None,
+    *,
+    on_warning: Callable[[str], None] | None = None,
+) -> list[Scan]:
     """Return the scans of one contrast.
 
     Parameters
     ----------
-    sources : scans; folders of scans; tables (.csv, .tsv) with a column ``path`` and, where known, ``subject``,
+    sources : scans; folders of scans, of which those with the contrast's name are taken where some have it and others
+        not (as in BIDS); tables (.csv, .tsv) with a column ``path`` and, where known, ``subject``,
         ``session`` and ``mask``; lists (.txt) with one path per line, relative to the list.
     contrast : its name, which is taken off the end of file names to find who and which visit it is: ``sub-07_T1w`` and
         ``IXI002-Guys-0828-T1`` belong to T1.
@@ -63,7 +70,13 @@ def list_scans(sources: Sequence[Path], contrast: str, masks: Path | None = None
         if source.suffix.lower() in TABLE_SUFFIXES and source.is_file():
             found += _from_table(source, contrast)
         else:
-            found += [_scan(path, contrast) for path in _paths(source)]
+            listed = _paths(source)
+            named = [path for path in listed if _scan_name(path) != _without(_scan_name(path), contrast)]
+            if source.is_dir() and named and len(named) < len(listed) and on_warning is not None:
+                on_warning(
+                    f"{len(named)} of {len(listed)} scans in {source.name} are named {contrast}; others are not used"
+                )
+            found += [_scan(path, contrast) for path in (named if source.is_dir() and named else listed)]
     twice = {scan.path.name for scan in found if sum(scan.path == other.path for other in found) > 1}
     if twice:
         raise InputError(f"{min(twice)} is listed twice for {contrast}", "list every scan once")
@@ -172,9 +185,17 @@ def _folders(folder: Path) -> list[Path]:
 
 def _scan(path: Path, contrast: str) -> Scan:
     """Read from the name of a file whose it is."""
-    stem = split_suffix(path)[0] if is_image_path(path) else path.name
-    visit = re.sub(rf"[-_. ]{re.escape(contrast)}w?$", "", stem, flags=re.IGNORECASE) or stem
+    visit = _without(_scan_name(path), contrast)
     return Scan(path, subject_of(path.name) or subject_of(path.as_posix()) or visit, visit)
+
+
+def _scan_name(path: Path) -> str:
+    return split_suffix(path)[0] if is_image_path(path) else path.name
+
+
+def _without(stem: str, contrast: str) -> str:
+    """Take the contrast's name off the end of a file name."""
+    return re.sub(rf"[-_. ]{re.escape(contrast)}w?$", "", stem, flags=re.IGNORECASE) or stem
 
 
 def _from_table(table: Path, contrast: str) -> list[Scan]:
