@@ -45,10 +45,10 @@ def people(tmp_path):
 
 
 def test_people_and_visits_are_read_from_names(tmp_path):
-    names = ["IXI002-Guys-0828-T1.nii.gz", "sub-7_ses-1_T1w.nii", "deep/sub-8/anat/x_t1.nrrd", "other.mgz"]
+    names = ["in/IXI002-Guys-0828-T1.nii.gz", "in/sub-7_ses-1_T1w.nii", "in/sub-8/anat/x_t1.nrrd", "other.mgz"]
     for name in names:
         save(tmp_path / name, head())
-    found = {scan.path.name: scan for scan in list_scans([tmp_path], "T1")}
+    found = {scan.path.name: scan for scan in list_scans([tmp_path / "in", tmp_path / "other.mgz"], "T1")}
     assert {name: (scan.subject, scan.visit) for name, scan in found.items()} == {
         "IXI002-Guys-0828-T1.nii.gz": ("IXI002-Guys-0828", "IXI002-Guys-0828"),
         "sub-7_ses-1_T1w.nii": ("sub-7", "sub-7_ses-1"),
