@@ -83,6 +83,9 @@ def volumes(args: argparse.Namespace, progress: Progress) -> None:
         for name, words in sources.items()
     }
     _refuse_twice(scans)
+    bare = sum(scan.mask is None for listed in scans.values() for scan in listed)
+    if bare:
+        progress.warn(f"{bare} scans have no brain mask: the whole head counts as brain, the neck included (--masks)")
     parts = by_part(scans, ratios, seed=args.seed)
     finals = (
         _mat_paths(args.output, parts, sources)
