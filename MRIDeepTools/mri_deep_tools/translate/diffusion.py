@@ -85,11 +85,11 @@ class Schedule:
         return {name: getattr(self, name) for name in names}
 
     def to(self, device: torch.device | str) -> Schedule:
-        """Return the same schedule with its tensors on ``device``."""
+        """Return the same schedule with its coefficients on ``device``; the times, in float64, stay where they are."""
         moved = object.__new__(Schedule)
-        moved.__dict__ = {
-            name: value.to(device) if isinstance(value, Tensor) else value for name, value in self.__dict__.items()
-        }
+        for name, value in self.__dict__.items():
+            here = isinstance(value, Tensor) and value.dtype == torch.float32
+            setattr(moved, name, value.to(device) if here else value)
         return moved
 
     def pair(self, x0: Tensor, t: Tensor, noise_t: Tensor, noise_pair: Tensor) -> tuple[Tensor, Tensor]:

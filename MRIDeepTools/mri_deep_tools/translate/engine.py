@@ -163,7 +163,7 @@ class TranslationEngine:
 
     def ready(self, weight: Tensor, factor: float = 1.0) -> Tensor:
         """Return a copy of weights, times ``factor``, on the engine's device in its arithmetic and layout."""
-        scaled = (weight.detach().double() * factor).to(self.device, self.dtype)
+        scaled = (weight.detach().double() * factor).to(self.dtype).to(self.device)
         return scaled.contiguous(memory_format=self._format) if scaled.ndim == 4 else scaled
 
     def _block(self, place: int, x: Tensor, skip: Tensor | None, step: int, styles: list[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from .network import NORM_EPSILON, groups_of
 
 __all__ = ["activate", "rows_of"]
 
-_PIECE = 1 << 17  # elements of one piece: 0.5 MB, half of a usual second-level cache
+_PIECE = 1 << 17  # elements of one piece and thread: 0.5 MB, half of a usual second-level cache
 
 
 def rows_of(x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def _coefficients(parts: Sequence[Tensor], scale: Tensor, shift: Tensor) -> tupl
 
 def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and sum of squared deviations of each column of (N, C), float64."""
-    pieces = rows.split(max(_PIECE // rows.shape[1], 1))
+    pieces = rows.split(_rows_at_once(rows))
     near = pieces[0][:: max(len(pieces[0]) // 64, 1)].float().mean(0)
     total = torch.zeros(rows.shape[1], dtype=torch.float64)
     squares = torch.zeros_like(total)
@@ -81,9 +81,13 @@ def _apply(parts: Sequence[Tensor], factor: Tensor, offset: Tensor, target: Tens
     """Write SiLU of factor times rows plus offset into ``target`` (N, C)."""
     sizes = [rows.shape[1] for rows in parts]
     factors, offsets = factor.split(sizes), offset.split(sizes)
-    step = max(_PIECE // target.shape[1], 1)
+    step = _rows_at_once(target)
     for start in range(0, len(target), step):
         piece = target[start : start + step]
         for rows, column, own_factor, own_offset in zip(parts, piece.split(sizes, 1), factors, offsets, strict=True):
             torch.addcmul(own_offset, rows[start : start + step], own_factor, out=column)
         F.silu(piece, inplace=True)
+
+
+def _rows_at_once(rows: Tensor) -> int:
+    return max(_PIECE * torch.get_num_threads() // rows.shape[1], 1)
