@@ -33,10 +33,11 @@ _NAMES_TOLD = 5
 
 @dataclass
 class Tally:
-    """How far a batch is: of ``total`` subjects, ``before`` were finished by earlier runs."""
+    """How far a batch is: of ``total`` subjects ``before`` were finished, and ``skipped`` failed, in earlier runs."""
 
     total: int
     before: int = 0
+    skipped: int = 0
     done: int = 0
     failed: list[str] = field(default_factory=list)
     begin: float = field(default_factory=time.monotonic)
@@ -49,12 +50,12 @@ class Tally:
     @property
     def seen(self) -> int:
         """Subjects that this run has finished or seen fail."""
-        return self.done + len(self.failed)
+        return self.done + len(self.failed) - self.skipped
 
     @property
     def eta(self) -> float | None:
         """Estimated seconds that are left, or None while nothing is known."""
-        left = self.total - self.before - self.seen
+        left = self.total - self.before - self.skipped - self.seen
         return self.seconds / self.seen * left if self.seen else None
 
 
@@ -95,6 +96,7 @@ class Batch:
         self.source, self.delimiter, self.on_begin = source, delimiter, on_begin
         self.state = State(request.folder)
         self.tally = Tally(len(self.jobs))
+        self.models: set[str] = set()
 
     def run(self) -> Tally:
         """Do all that is left, and write the summary and the overview.
@@ -109,7 +111,9 @@ class Batch:
             left = self._left()
             if self.on_begin is not None:
                 self.on_begin()
-            self.tally = Tally(len(self.jobs), before=len(self.jobs) - len(left))
+            skipped = len(self.tally.failed)
+            self.tally.before, self.tally.skipped = len(self.jobs) - len(left) - skipped, skipped
+            self.tally.begin = time.monotonic()
             self.progress.plan([("batch", 1.0)])
             try:
                 with self.progress.stage("batch"):
@@ -196,6 +200,8 @@ class Batch:
                 yield job
             elif outcome.state == "failed":
                 self.tally.failed.append(job.id)
+            elif outcome.model:
+                self.models.add(outcome.model)
         if changed:
             told = ", ".join(changed[:_NAMES_TOLD]) + (" and more" if len(changed) > _NAMES_TOLD else "")
             self.progress.warn(f"inputs or options of {len(changed)} subjects have changed; they are redone ({told})")
@@ -214,24 +220,28 @@ class Batch:
             self.progress.warn(f"{outcome.id} failed: {outcome.message}")
         else:
             tally.done += 1
+            self.models |= {outcome.model} if outcome.model else set()
         self._tell(outcome)
 
     def _tell(self, outcome: Outcome | None = None) -> None:
         """Say how far the batch is, and how long it will take."""
         tally = self.tally
-        finished = tally.before + tally.seen
+        finished = tally.before + tally.skipped + tally.seen
         failed = f", {len(tally.failed)} failed" if tally.failed else ""
         subject = {}
         if outcome is not None:
             names = ("id", "state", "message", "seconds", "outputs")
             subject = {"subject": {name: outcome.as_record()[name] for name in names}}
-        self.progress.tell(
-            f"{finished} of {tally.total}{failed}", finished / max(1, tally.total), tally.eta, tally.seconds, **subject
-        )
+        share = tally.seen / max(
+            1, tally.total - tally.before - tally.skipped
+        )  # of this run: the time left hangs on it
+        self.progress.tell(f"{finished} of {tally.total}{failed}", share, tally.eta, tally.seconds, **subject)
 
     # ------------------------------------------------------------------------------------------------------- the end
 
     def _summarise(self) -> None:
+        if len(self.models) > 1:
+            self.progress.warn(f"results were made by different models: {', '.join(sorted(self.models))}")
         write_summary(self.state, self.request, self.jobs, self.tally.seconds, self.tally.seen, self.delimiter)
 
     def _verdict(self) -> Tally:
