@@ -21,7 +21,7 @@ __all__ = ["Shown", "planes_png", "window_of"]
 
 _DPI = 110
 _WIDTH = 10.0  # inches of the whole picture
-_INK, _DIM = "#e8ecef", "#9aa7b0"
+_INK = "#e8ecef"
 _PLANES = (("axial", 2, ("R", "L")), ("coronal", 1, ("R", "L")), ("sagittal", 0, ("A", "P")))
 _TITLE, _BAR = 0.32, 0.62  # inches above the panels, and of a colour bar below them
 _GAP = 0.06  # inches between panels
@@ -181,11 +181,19 @@ def _panel(
     axes = figure.add_axes(box)
     shown = axes.imshow(data, cmap=image.colours, vmin=image.low, vmax=image.high, aspect="auto")
     axes.set_axis_off()
+    style = {"transform": axes.transAxes, "color": _INK, "fontsize": 8, "path_effects": [_edge()]}
     for mark, x, side in ((plane[2][0], 0.015, "left"), (plane[2][1], 0.985, "right")):
-        axes.text(x, 0.5, mark, transform=axes.transAxes, color=_DIM, fontsize=8, ha=side, va="center")
+        axes.text(x, 0.5, mark, ha=side, va="center", **style)
     if names:
-        axes.text(0.02, 0.02, plane[0], transform=axes.transAxes, color=_DIM, fontsize=8, va="bottom")
+        axes.text(0.02, 0.02, plane[0], va="bottom", **style)
     return shown
+
+
+def _edge() -> Any:
+    """Return a dark edge of letters, which keeps them readable on any grey."""
+    from matplotlib.patheffects import withStroke
+
+    return withStroke(linewidth=1.6, foreground="black")
 
 
 def _bar(figure: Any, shown: Any, unit: str, span: tuple[float, float], height: float) -> None:

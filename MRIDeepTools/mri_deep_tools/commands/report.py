@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,10 @@ from .outputs import OutputSet, check_outputs
 if TYPE_CHECKING:
     from ..reports.files import Result
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "prepare", "run"]
 
 _PAGES = (".html", ".htm")
+_VALUED = ("--output", "--inputs", "--device", "--threads", "--precision", "--progress")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +39,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--show-names", action="store_true", help="show the names of files on the pages")
     add_common_options(parser)
+
+
+def prepare(words: Sequence[str]) -> list[str]:
+    """Put names of files before options, so that the page may be named last: ``x.nii --inputs scans page.html``."""
+    names, options, rest = [], [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            names.append(word)
+            continue
+        options.append(word)
+        if word in _VALUED and rest:
+            options.append(rest.pop(0))
+    return [*names, *options]
 
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
