@@ -176,3 +176,23 @@ def test_predictor(tmp_path):
     (tmp_path / "table.csv").write_text("\n".join(lines))
     settings = [f"data={tmp_path / 'table.csv'}", "target=age", "batch=2", "epochs=2", "validation_share=0.1"]
     alike(one("predictor", tmp_path / "one", settings), two("predictor", tmp_path / "two", settings), rel=1e-3)
+
+
+def test_syndiff(tmp_path):
+    """One process takes the images of a step in two parts: the discriminators look at how images of a part differ."""
+    import h5py
+
+    (tmp_path / "data").mkdir()
+    for part, count in (("train", 8), ("val", 3)):
+        with h5py.File(tmp_path / "data" / f"dataset_{part}.hdf5", "w") as file:
+            for number in range(count):
+                image = np.random.default_rng(number).integers(0, 256, (36, 36))
+                file[f"T1/{number}"], file[f"T2/{number}"] = np.uint8(image), np.uint8(255 - image)
+    network = {"width": 8, "multipliers": "[1,2]", "blocks": 1, "latent": 4, "embedding": 8, "one_pass_width": 4}
+    network |= {"one_pass_blocks": 1, "patch_width": 4, "judge": "small", "judge_width": 4, "time_embedding": 8}
+    settings = [f"data={tmp_path / 'data'}", "image_size=32", "epochs=1", "batch=1", "lazy_reg=2", "paired=true"]
+    settings += ["pictures=1", *(f"network.{key}={value}" for key, value in network.items())]
+    whole = one("syndiff", tmp_path / "one", [*settings, "run.accumulate=2"])
+    alike(whole, two("syndiff", tmp_path / "two", settings))
+    ours, theirs = state(whole), state(tmp_path / "two")
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)

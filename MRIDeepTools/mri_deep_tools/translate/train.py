@@ -2,8 +2,8 @@
 
 Ozbey et al., IEEE Transactions on Medical Imaging 42 (2023) 3524. The published recipe is the default. Beyond it:
 aligned pairs can be used as such (``supervised``), networks of any size, batches in parts, mixed precision, validation
-of both directions with the averaged weights, the best ones kept. A run keeps model folders for ``translate``: ``best``
-(where images for validation exist) and ``last``.
+of both directions with the averaged weights, the best ones kept. A run keeps model folders for ``translate``: ``model``
+with the best weights (the last ones where there are no images for validation), and ``last``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch.utils.data import DataLoader
 
 from ..errors import RequestError
 from ..progress import Progress
-from ..training import Endless, RunOptions, fit, require_lightning
+from ..training import Endless, RunOptions, fit, processes, require_lightning
 from .dataset import ContrastPairs
 from .dataset_sources import open_images
 from .diffusion import Schedule
 from .losses import Weights
 from .network import NCSNppSpec
 
-__all__ = ["NetworkConfig", "SynDiffConfig", "processes", "train"]
+__all__ = ["DiffusionConfig", "NetworkConfig", "SynDiffConfig", "train"]
 
 
 @dataclass
@@ -158,33 +158,22 @@ def train(config: SynDiffConfig, progress: Progress) -> Path:
     _check(config)
     pairs = _pairs(config, "train", progress)
     held = _validation(config, progress)
-    world = processes(config.run)
+    # Autocast, loss scales, parts of a batch and sums over devices are this training's own.
+    options = replace(config.run, precision="32-true", accumulate=1)
+    world = processes(options)
     images = config.batch * config.run.accumulate * world
     per_epoch = len(pairs) // images
     if not per_epoch:
         raise RequestError(
             f"a step takes {images} images, but {pairs.source.name} has {len(pairs)}", "lower batch or run.accumulate"
         )
-    config.run.steps = config.run.steps or config.passes() * per_epoch
-    config.run.validate_every = config.validate_epochs * per_epoch if held is not None else 0
+    config.run.steps = options.steps = config.run.steps or config.passes() * per_epoch
+    config.run.validate_every = options.validate_every = config.validate_epochs * per_epoch if held is not None else 0
     from .training_module import make_module
 
     module = make_module(config, pairs, held, per_epoch)
     loader = DataLoader(Endless(), batch_size=None)
-    # Autocast, loss scales, parts of a batch and sums over devices are this training's own.
-    return fit(module, loader, replace(config.run, precision="32-true", accumulate=1), config, progress)
-
-
-def processes(run: RunOptions) -> int:
-    """Return how many processes a run will have, from its options."""
-    if isinstance(run.devices, int) and run.devices > 0:
-        return run.devices * run.nodes
-    if isinstance(run.devices, str) and run.devices != "auto":
-        return len([part for part in run.devices.split(",") if part.strip()]) * run.nodes
-    import torch
-
-    on_gpu = run.accelerator in ("gpu", "cuda") or (run.accelerator == "auto" and torch.cuda.is_available())
-    return (max(torch.cuda.device_count(), 1) if on_gpu else 1) * run.nodes
+    return fit(module, loader, options, config, progress)
 
 
 def _pairs(config: SynDiffConfig, split: str, progress: Progress) -> ContrastPairs:

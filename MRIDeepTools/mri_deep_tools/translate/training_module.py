@@ -19,9 +19,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..errors import RequestError
 from ..harmonize.loss_scale import LossScale
-from ..harmonize.training_module import average_gradients, frozen
+from ..harmonize.training_module import average_gradients, frozen, mean_of_all
 from ..training import require_lightning
 from .dataset import ContrastPairs
 from .ema import RunningAverage, cosine_rate
@@ -75,13 +74,6 @@ def make_module(config: SynDiffConfig, pairs: ContrastPairs, held: ContrastPairs
             self.register_buffer("seen", torch.zeros((), dtype=torch.long))
             self.book: dict[str, Any] = {"sums": {}, "epochs": [], "figures": [], "published": [], "best": None}
 
-        def setup(self, stage: str) -> None:
-            """Move the schedule; check that the epochs are as long as planned."""
-            self.schedule = self.schedule.to(self.device)
-            planned = len(pairs) // (config.batch * config.run.accumulate * self.trainer.world_size)
-            if planned != per_epoch:
-                raise RequestError(f"{self.trainer.world_size} processes were not planned", "name run.devices")
-
         def on_train_start(self) -> None:
             """Sums over devices are made here, not by a wrapper."""
             self.schedule = self.schedule.to(self.device)
@@ -97,6 +89,7 @@ def make_module(config: SynDiffConfig, pairs: ContrastPairs, held: ContrastPairs
             if config.network.dropout:
                 torch.manual_seed(hash((config.run.seed, number, self.global_rank)) % 2**63)
             found = self.step(self.parts(number), number)
+            found = mean_of_all(found, set(found), self.device)
             self.seen += 1
             if number % config.run.log_every == 0:  # not log_dict, which repeats the penalties of earlier steps
                 for logger in self.loggers:
@@ -298,7 +291,7 @@ def make_module(config: SynDiffConfig, pairs: ContrastPairs, held: ContrastPairs
             if self.book["best"] is None or score > self.book["best"]:
                 self.book["best"] = score
                 if self.trainer.is_global_zero:
-                    save_folder(folder / "best", self.averaged(), facts_of(config, pairs), half=config.half)
+                    save_folder(folder / "model", self.averaged(), facts_of(config, pairs), half=config.half)
 
         def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
             """Keep the books and loss scales with the weights, averages and optimisers."""
@@ -316,7 +309,8 @@ def make_module(config: SynDiffConfig, pairs: ContrastPairs, held: ContrastPairs
             """Write the last weights and the statistics when the training is complete."""
             if self.trainer.global_step < total or not self.trainer.is_global_zero:
                 return
-            save_folder(folder / "last", self.averaged(), facts_of(config, pairs), half=config.half)
+            for name in ("last",) if self.book["figures"] else ("last", "model"):
+                save_folder(folder / name, self.averaged(), facts_of(config, pairs), half=config.half)
             write_statistics(folder / "stats.json", self.book)
 
         def configure_optimizers(self) -> list[torch.optim.Adam]:
