@@ -1,0 +1,272 @@
+"""`mri-deep-tools report`: the same numbers as at run time, files missing or changed, one or many on a page."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from mri_deep_tools.cli import main
+from mri_deep_tools.provenance import DISCLAIMER, make_record, write_sidecar
+from mri_deep_tools.volume import Volume, read_volume, write_volume
+from sidecar_examples import example
+
+pytest.importorskip("matplotlib", reason="needs the report extra")
+pytest.importorskip("jinja2", reason="needs the report extra")
+
+
+class Numbers(HTMLParser):
+    """Collects tables and facts of a page by the heading of their section."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.found, self.heading, self.depth, self.words, self.skipped = {}, "", "", [], 0
+        self.feed(source)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "h2":
+            self.depth, self.heading = "h2", ""
+        elif tag in ("th", "td", "dt", "dd"):
+            self.depth = tag
+            self.found.setdefault(self.heading, []).append("")
+
+    def handle_endtag(self, tag):
+        self.depth = "" if tag == self.depth else self.depth
+
+    def handle_data(self, data):
+        if self.depth == "h2":
+            self.heading += data
+        elif self.depth:
+            self.found[self.heading][-1] += data.strip()
+
+
+def numbers(path):
+    return Numbers(path.read_text(encoding="utf-8")).found
+
+
+def run(*words):
+    return main(["report", *map(str, words)])
+
+
+def sentence(capsys):
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """Return a function that copies an example with all its files, and gives the new sidecar."""
+
+    def copy(command):
+        source = example(command).parent
+        shutil.copytree(source, tmp_path / "run")
+        return tmp_path / "run" / example(command).name
+
+    return copy
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Return a function that writes a segmentation with its scan and sidecar, made by hand, in a moment."""
+
+    def write(folder="a", version="1.0.0", volumes=None, labels=None, affine=None, scan=None):
+        place = tmp_path / folder
+        place.mkdir(parents=True, exist_ok=True)
+        affine = np.diag([2.0, 2.0, 3.0, 1.0]) if affine is None else affine
+        if labels is None:
+            labels = np.zeros((12, 14, 10), np.int16)
+            labels[3:9, 3:9, 3:7], labels[6:9, 3:9, 3:7] = 17, 53
+        values = (np.random.default_rng(0).uniform(10, 90, labels.shape) if scan is None else scan).astype(np.float32)
+        files = {"scan": place / "DOE_JANE_T1w.nii.gz", "labels": place / "x_dseg.nii.gz"}
+        write_volume(Volume(values, affine), files["scan"])
+        write_volume(Volume(labels, affine), files["labels"], intent="label")
+        record = make_record(
+            "segment",
+            [files["scan"]],
+            options={"fast": True},
+            outputs=[files["labels"]],
+            geometry={"output": read_volume(files["labels"])},
+            roles={path: role for role, path in files.items()},
+            seconds={"segment": 1.25},
+        )
+        record["GeneratedBy"][0]["Version"] = version
+        record["Volumes"] = {"left hippocampus": 864.0, "right hippocampus": 860.5} if volumes is None else volumes
+        record["Scores"] = None
+        return write_sidecar(place / "x_dseg.json", record)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("command", "page", "figures"),
+    [
+        ("segment", "sub-1_report.html", "Volumes by side"),
+        ("harmonize", "sub-2.html", "How much was changed"),
+        ("superresolve", "sub-3.html", "Difference per slice in numbers"),
+        ("upsample-dmri", "sub-4.html", "Error on directions that were left out"),
+    ],
+)
+def test_the_numbers_are_those_of_the_run(command, page, figures, tmp_path):
+    sidecar = example(command)
+    assert run(sidecar, tmp_path / "again.html", "--quiet") == 0
+    before, after = numbers(sidecar.parent / page), numbers(tmp_path / "again.html")
+    assert before == after
+    assert len(before[figures]) > 3
+    source = (tmp_path / "again.html").read_text(encoding="utf-8")
+    assert not re.search(r"<(script|link|iframe)|@import|url\(", source)
+    assert source.count(DISCLAIMER) == 1
+
+
+def test_pictures_of_a_harmonization_are_those_of_the_run(tmp_path):
+    sidecar = example("harmonize")
+    assert run(sidecar, tmp_path / "again.html", "--quiet") == 0
+    first, second = (
+        re.findall(r"data:image/png;base64,([^\"]+)", path.read_text(encoding="utf-8"))
+        for path in (sidecar.parent / "sub-2.html", tmp_path / "again.html")
+    )
+    assert len(first) == 2 and first == second
+
+
+@pytest.mark.parametrize("command", ["predict", "simulate labels-to-image", "simulate dmri"])
+def test_any_other_task_has_a_page_too(command, tmp_path):
+    assert run(example(command), tmp_path / "x.html", "--quiet") == 0
+    source = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert DISCLAIMER in source and "Methods, to copy" in source
+    assert ("data:image/png" in source) == (command != "predict")
+    if command == "predict":
+        assert "Predictions" in numbers(tmp_path / "x.html") and "sub-5" not in source
+
+
+def test_the_default_page_lies_beside_the_output_and_names_nobody(small, capsys):
+    sidecar = small()
+    assert run(sidecar.with_name("x_dseg.nii.gz")) == 0
+    page = sidecar.with_name("x_dseg_report.html")
+    source = page.read_text(encoding="utf-8")
+    assert "864" in source and "DOE" not in source and str(sidecar.parent) not in source
+    assert sorted(path.suffix for path in sidecar.parent.iterdir()) == [".gz", ".gz", ".html", ".json"]
+    assert run(sidecar) == 2 and "exists already" in sentence(capsys)
+    assert run(sidecar, "--overwrite", "--show-names", "--quiet") == 0
+    assert json.loads(sidecar.read_text())["Volumes"]["left hippocampus"] == 864.0
+
+
+def test_a_missing_scan_is_said_and_found_in_another_folder(small, tmp_path, capsys):
+    sidecar = small()
+    elsewhere = tmp_path / "scans"
+    elsewhere.mkdir()
+    scan = sidecar.with_name("DOE_JANE_T1w.nii.gz")
+    scan.rename(elsewhere / "renamed.nii.gz")  # found by its content
+    page = tmp_path / "p.html"
+    assert run(sidecar, page) == 0
+    assert (
+        "input scan (DOE_JANE_T1w.nii.gz) was not found" in capsys.readouterr().err
+        or "was not found" in page.read_text()
+    )
+    assert "The input scan was not found" in page.read_text(encoding="utf-8")
+    assert run(sidecar, "--inputs", elsewhere, "--overwrite", page, "--quiet") == 0  # the page may stand last
+    assert "was not found" not in page.read_text(encoding="utf-8")
+
+
+def test_a_changed_output_is_said(small, tmp_path):
+    sidecar = small()
+    labels = sidecar.with_name("x_dseg.nii.gz")
+    volume = read_volume(labels)
+    write_volume(volume.with_data(np.where(volume.data == 17, 53, volume.data)), labels, intent="label")
+    assert run(sidecar, tmp_path / "p.html", "--quiet") == 0
+    source = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "The output labels has changed since the run" in source and "864" in source
+
+
+def test_a_lost_output_leaves_the_numbers(small, tmp_path):
+    sidecar = small()
+    sidecar.with_name("x_dseg.nii.gz").unlink()
+    assert run(sidecar, tmp_path / "p.html", "--quiet") == 0
+    source = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "The output labels was not found" in source and "864" in source and "data:image" not in source
+
+
+def test_an_output_that_cannot_be_read_is_said(small, tmp_path):
+    sidecar = small()
+    sidecar.with_name("x_dseg.nii.gz").write_bytes(b"broken")
+    assert run(sidecar, tmp_path / "p.html", "--quiet") == 0
+    assert "it is not shown" in (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
+def test_hidden_names_are_found_by_content(small, tmp_path):
+    sidecar = small()
+    record = json.loads(sidecar.read_text())
+    for entry in (*record["Inputs"], *record["Outputs"]):
+        entry["Name"] = "hidden.nii.gz"
+    sidecar.write_text(json.dumps(record))
+    assert run(sidecar, tmp_path / "p.html", "--quiet") == 0
+    source = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "was not found" not in source and "data:image/png" in source
+
+
+def test_a_folder_has_one_page_each_or_all_on_one(small, tmp_path):
+    for name in ("a", "b"):
+        small(f"all/{name}")
+    (tmp_path / "all" / "a" / "other.json").write_text('{"EchoTime": 0.01}')
+    (tmp_path / "all" / "b" / "x_dseg.json").rename(tmp_path / "all" / "b" / "y_dseg.json")
+    assert run(tmp_path / "all", "--output", tmp_path / "pages", "--quiet") == 0
+    assert sorted(path.name for path in (tmp_path / "pages").iterdir()) == ["x_dseg_report.html", "y_dseg_report.html"]
+    assert run(tmp_path / "all", tmp_path / "one.html", "--quiet") == 0
+    source = (tmp_path / "one.html").read_text(encoding="utf-8")
+    assert source.count('class="part"') == 2 and source.count(DISCLAIMER) == 1 and "DOE" not in source
+
+
+def test_of_two_outputs_with_the_same_page_none_is_written(small, tmp_path, capsys):
+    for name in ("a", "b"):
+        small(f"all/{name}")
+    assert run(tmp_path / "all", "--output", tmp_path / "pages") == 2
+    assert "same page" in sentence(capsys) and not (tmp_path / "pages").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not a sidecar"),
+        ('{"GeneratedBy": [{"Name": "fmriprep"}]}', "not a sidecar"),
+        ('{"GeneratedBy": [{"Name": "mri-deep-tools"}], "SchemaVersion": "2.0.0"}', "version 2.0.0 of the schema"),
+        ('{"GeneratedBy": [{"Name": "mri-deep-tools"}], "SchemaVersion": "1.0"}', "damaged"),
+    ],
+)
+def test_sidecars_that_cannot_be_used(content, words, tmp_path, capsys):
+    (tmp_path / "x.json").write_text(content)
+    assert run(tmp_path / "x.json", tmp_path / "p.html") == 2
+    assert words in sentence(capsys) and not (tmp_path / "p.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["gone.nii.gz"], "does not exist"),
+        (["empty"], "holds no output"),
+        (["lone.nii.gz"], "has no sidecar lone.json"),
+        (["p.html"], "no output is given"),
+        (["lone.nii.gz", "p.html", "--output", "d"], "leave one of the two out"),
+        (["lone.nii.gz", "--inputs", "nowhere"], "is not a folder"),
+    ],
+)
+def test_wrong_requests(words, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "lone.nii.gz").write_bytes(b"x")
+    assert run(*words) == 2
+    assert told in sentence(capsys)
+    assert not (tmp_path / "p.html").exists()
+
+
+def test_records_of_the_first_schema_are_read(small, tmp_path):
+    sidecar = small()
+    record = json.loads(sidecar.read_text())
+    record["SchemaVersion"] = "1.0"
+    del record["Volumes"], record["Scores"]
+    for entry in (*record["Inputs"], *record["Outputs"]):
+        del entry["Role"]
+    sidecar.write_text(json.dumps(record))
+    assert run(sidecar, tmp_path / "p.html", "--quiet") == 0
+    source = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "before version 1.1" in source and "data:image/png" in source
