@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -323,6 +324,26 @@ def test_existing_results_are_kept_unless_told_otherwise(tmp_path, model, capsys
     assert call(model, dataset, tmp_path / "n", "--dataset-id", "3") != 0
     assert "exists" in last_line(capsys)
     assert call(model, dataset, tmp_path / "n", "--dataset-id", "3", "--overwrite") == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_cancelled_run_leaves_what_is_complete_and_nothing_else(tmp_path, model):
+    """The second scan has more slices than there is time for; SIGTERM comes while it is translated."""
+    write_volume(head(), tmp_path / "in" / "a.nii.gz")
+    write_volume(head((28, 30, 400)), tmp_path / "in" / "b.nii.gz")
+    words = ["translate", tmp_path / "in", tmp_path / "out", "--weights", model, "--to", "T2", "--slices", "5:400"]
+    words += ["--threads", "1", "--samples", "4", "--progress", "json"]
+    command = [sys.executable, "-m", "mri_deep_tools", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        for line in run.stdout:
+            event = json.loads(line[len(EVENT_TOKEN) :])
+            if event["event"] == "progress" and event["stage"] == "translate" and event["fraction"] > 0.51:
+                run.send_signal(signal.SIGTERM)
+                break
+        _, told = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "Cancelled; the results of 1 of 2 images are complete and are kept" in told.splitlines()[-1]
+    assert remains(tmp_path / "out") == ["a_desc-synthetic_T2w.json", "a_desc-synthetic_T2w.nii.gz"]
 
 
 def test_hidden_names_are_in_no_record(tmp_path, model):

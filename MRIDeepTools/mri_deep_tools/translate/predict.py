@@ -25,6 +25,7 @@ from ..inference import (
     run_with_fallback,
     set_threads,
 )
+from ..kept import file_key, kept
 from ..progress import Progress, ProgressCallback
 from ..volume import Volume, read_volume
 from .folders import StoredPicture, TranslatedPicture, translate_picture, translate_tiles
@@ -124,13 +125,17 @@ class Translator:
         self, options: TranslateOptions | None = None, *, numbers: Numbers | None = None, **keywords: Any
     ) -> None:
         from .sampling import published_numbers, seeded_numbers
-        from .weights import load_direction
+        from .weights import load_direction, model_folder
 
         self.options = options if options is not None else TranslateOptions(**keywords)
         self.device = pick_device(self.options.device)
         self.dtype = pick_precision(self.options.precision, self.device)
         self.model, place = _model_of(self.options)
-        self.direction: Direction = load_direction(place, self.options.to, self.options.epoch)
+        folder = model_folder(place)
+        files = tuple(file_key(path) for path in sorted(folder.iterdir()) if path.is_file())
+        self._key = ("translate", files, self.options.to, self.options.epoch)
+        to, epoch = self.options.to, self.options.epoch
+        self.direction: Direction = kept(self._key, lambda: load_direction(folder, to, epoch))
         wanted = self.options.source
         if wanted is not None and not same_contrast(wanted, self.direction.source):
             raise RequestError(
@@ -163,7 +168,7 @@ class Translator:
         threads = set_threads(self.options.threads)
         with progress.stage("read"):
             volume = scan if isinstance(scan, Volume) else read_volume(scan, ndim=None, on_warning=progress.warn)
-            self._require_room(volume)
+            self._require_room(int(np.prod(volume.shape3)), "a scan")
         self._look_at_name(volume.source.name, progress)
         self._announce(progress, threads)
         with progress.stage("prepare"):
@@ -209,6 +214,7 @@ class Translator:
                 grey = read_picture(picture, compatible=compatible, on_warning=progress.warn)
             if grey.ndim != 2 or grey.dtype != np.uint8:
                 raise InputError(f"a picture must be (H, W) uint8, not {grey.dtype} of shape {grey.shape}")
+            self._require_room(int(grey.size * self.options.scale_factor**2), "a picture")
         self._look_at_rule(progress)
         self._announce(progress, threads)
         with progress.stage("translate"):
@@ -292,12 +298,13 @@ class Translator:
         from .engine import TranslationEngine
 
         if self._engine is None or self._engine.device != device:
-            self._engine = TranslationEngine(self.direction, device, self.dtype)
+            key = (*self._key, str(device), self.dtype)
+            self._engine = kept(key, lambda: TranslationEngine(self.direction, device, self.dtype))
         return self._engine
 
-    def _require_room(self, volume: Volume) -> None:
-        needed = _COPIES * int(np.prod(volume.shape3)) * np.dtype(np.float32).itemsize
-        what = f"a scan of {format_bytes(needed / _COPIES)}"
+    def _require_room(self, values: int, kind: str) -> None:
+        needed = _COPIES * values * np.dtype(np.float32).itemsize
+        what = f"{kind} of {format_bytes(needed / _COPIES)}"
         require_memory(needed, available_memory(), what, "crop it, or close other programs")
 
     def _look_at_name(self, name: str, progress: Progress) -> None:

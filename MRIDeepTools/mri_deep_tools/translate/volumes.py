@@ -95,6 +95,8 @@ def check_scan(volume: Volume, name: str) -> Volume:
         volume = volume.with_data(volume.data[..., 0])
     if volume.data.dtype.kind not in "biuf":
         raise InputError(f"{name} holds values of type {volume.data.dtype}, not real numbers", "give one MR scan")
+    if volume.data.dtype == np.bool_:
+        volume = volume.with_data(volume.data.astype(np.uint8))
     if volume.data.dtype.kind == "f" and not np.isfinite(volume.data).all():
         volume = volume.with_data(np.nan_to_num(volume.data, nan=0.0, posinf=0.0, neginf=0.0))
     if min(volume.shape3) < 1 or volume.data.min() == volume.data.max():
