@@ -114,6 +114,15 @@ def test_half_precision_stays_near(awake):
     assert 0 < float((made - exact).abs().mean()) < 0.05
 
 
+@pytest.mark.parametrize("spec", SPECS[:2])
+def test_the_way_of_a_gpu_gives_the_same(awake, monkeypatch, spec):
+    """Only the device differs: the layers and their order are those that run on a GPU."""
+    network = awake(NCSNpp(spec))
+    source, draws = torch.rand(2, 1, 32, 48) * 2 - 1, draw((2, 32, 48), 4, spec.latent)
+    monkeypatch.setattr("mri_deep_tools.translate.engine._channels_last", lambda device: False)
+    assert float((engine_of(network).run(source, draws) - translated(network, source, draws)).abs().max()) < 2e-5
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("spec", SPECS)
 def test_equal_on_a_gpu(awake, spec):

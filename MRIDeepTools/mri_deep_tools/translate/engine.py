@@ -56,7 +56,7 @@ class TranslationEngine:
         self.spec, self.device, self.dtype = network.spec, torch.device(device), dtype
         self.schedule = direction.schedule.to(self.device)
         self._layout = network.layout
-        self.rows = self.device.type == "cpu"
+        self.rows = _channels_last(self.device)
         self._format = torch.channels_last if self.rows else torch.contiguous_format
         modules = network.all_modules
         blocks = {place: module for place, module in enumerate(modules) if isinstance(module, ResBlock)}
@@ -171,6 +171,11 @@ class TranslationEngine:
 
     def _attend(self, place: int, x: Tensor) -> Tensor:
         return cast(_Attention, self._parts[place])(x)
+
+
+def _channels_last(device: torch.device) -> bool:
+    """Say whether tensors are in channels-last order there, and passes are made of pieces."""
+    return device.type == "cpu"
 
 
 class _Styles:
