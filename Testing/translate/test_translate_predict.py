@@ -279,6 +279,17 @@ def test_slices_are_resampled_to_the_models_pixels_and_back(tmp_path):
     assert not fine.facts["Resampled"]
 
 
+def test_the_mean_is_taken_where_the_training_took_it(tmp_path):
+    folder, scan = tiny_model(tmp_path / "masked", region="mask"), head()
+    mask = scan.data > 500
+    fixed = {"weights": folder, "threads": 1, "slices": "6", "mask": mask}
+    result = translate(scan, "T2", **fixed)
+    assert result.facts["MeanOver"] == "mask"
+    assert result.facts["IntensityDivisor"] == pytest.approx(5 * scan.data[mask].mean(), rel=1e-4)
+    whole = translate(scan, "T2", **fixed, mean="volume")
+    assert whole.facts["IntensityDivisor"] == pytest.approx(5 * scan.data.mean(), rel=1e-4)
+
+
 def test_an_unknown_constant_is_told(tmp_path):
     folder = tiny_model(tmp_path / "unknown", constants={})
     scan = head()

@@ -53,7 +53,7 @@ def _add_scan_options(group: Any) -> None:
     group.add_argument("--slices", metavar="A:B", help="only these, from 0 at the bottom, the back, or the left")
     group.add_argument("--pixel", type=float, metavar="MM", help="side to resample slices to (default: as trained)")
     group.add_argument("--constant", type=float, metavar="K", help="intensity that becomes 1, in units of the mean")
-    group.add_argument("--mean", choices=("volume", "mask"), default="volume", help="where it is taken")
+    group.add_argument("--mean", choices=("volume", "mask"), help="where it is taken (default: as trained)")
     group.add_argument("--mask", type=Path, metavar="FILE", help="brain or head on the grid of INPUT (default: found)")
     group.add_argument("--background", choices=("keep", "zero"), default="keep", help="zero: 0 outside the head")
     group.add_argument("--output-factor", type=float, default=1.0, metavar="F", help="what 1 becomes (default: 1)")

@@ -108,11 +108,12 @@ class ContrastPairs(Dataset[tuple[Tensor, Tensor]]):
     def model_facts(self) -> dict[str, Any]:
         """Return what a model that is trained with these images must say of them in its ``model.json``.
 
-        The names are those of :class:`.weights.ModelFacts`: contrasts, image_size, rule, constants,
-        in_plane_spacing_mm and slice_axis. Pictures have the rule ``bytes``.
+        The names are those of :class:`.weights.ModelFacts`: contrasts, image_size, rule, region,
+        constants, in_plane_spacing_mm and slice_axis. Pictures have the rule ``bytes``.
         """
         first = self.facts[self.contrasts[0]]
         found = {"contrasts": list(self.contrasts), "image_size": self.size, "rule": first.get("rule", "bytes")}
+        found["region"] = first.get("region", "volume")
         constants = {name: facts["constant"] for name, facts in self.facts.items() if "constant" in facts}
         spacing, axis = first.get("in_plane_spacing_mm"), first.get("slice_axis")
         return found | {"constants": constants, "in_plane_spacing_mm": spacing, "slice_axis": axis}

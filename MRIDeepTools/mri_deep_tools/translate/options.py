@@ -34,7 +34,7 @@ class TranslateOptions:
     slices: str | None = None
     pixel: float | None = None
     constant: float | None = None
-    mean: Literal["volume", "mask"] = "volume"
+    mean: Literal["volume", "mask"] | None = None
     output_factor: float = 1.0
     background: Literal["keep", "zero"] = "keep"
     tile_size: int | None = None
@@ -55,7 +55,7 @@ class TranslateOptions:
             raise RequestError("a model and weights were given", "give one of --model and --weights")
         for name, value, known in (
             ("axis", self.axis, (None, *AXES)),
-            ("mean", self.mean, ("volume", "mask")),
+            ("mean", self.mean, (None, "volume", "mask")),
             ("background", self.background, ("keep", "zero")),
             ("stitching", self.stitching, ("blend", "published")),
         ):

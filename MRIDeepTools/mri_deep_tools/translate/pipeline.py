@@ -29,7 +29,16 @@ from .volumes import (
     slice_scan,
 )
 
-__all__ = ["PreparedScan", "Translated", "finish_scan", "prepare_scan", "read_mask", "tile_overlap", "translate_slices"]
+__all__ = [
+    "PreparedScan",
+    "Translated",
+    "finish_scan",
+    "mean_region",
+    "prepare_scan",
+    "read_mask",
+    "tile_overlap",
+    "translate_slices",
+]
 
 Run = Callable[[np.ndarray, Sequence[Sequence[int]]], tuple[np.ndarray, "np.ndarray | None"]]
 """Pieces (N, H, W) and their numbers to mean and standard deviation, see :func:`.sampling.run_pieces`."""
@@ -96,7 +105,8 @@ def prepare_scan(
     name = volume.source.file_name or "the scan"
     scan = check_scan(volume, name)
     constant = options.constant if options.constant is not None else _constant(info, source, tell)
-    region = mask if options.mean == "mask" else None
+    over = mean_region(info, options)
+    region = mask if over == "mask" else None
     divisor = intensity_divisor(scan.data, constant, region=region, name=name)
     trained = info.get("slice_axis")
     axis = options.axis or trained or "axial"
@@ -124,10 +134,15 @@ def prepare_scan(
         "Resampled": len(stack.way.steps) > 1,
         "IntensityConstant": constant,
         "IntensityDivisor": round(divisor, 6),
-        "MeanOver": options.mean,
+        "MeanOver": over,
         "ClippedShare": round(clipped, 6),
     }
     return PreparedScan(scan, stack, numbers, chosen, head, facts)
+
+
+def mean_region(info: dict[str, Any], options: TranslateOptions) -> str:
+    """Return where the mean (or percentile) of a scan is taken: as asked for, else as in training."""
+    return options.mean or str(info.get("region") or "volume")
 
 
 def _constant(info: dict[str, Any], source: str, tell: Progress) -> float | None:

@@ -30,7 +30,7 @@ from ..progress import Progress, ProgressCallback
 from ..volume import Volume, read_volume
 from .folders import StoredPicture, TranslatedPicture, translate_picture, translate_tiles
 from .options import DEFAULT_SEED, TranslateOptions, same_contrast
-from .pipeline import PreparedScan, Run, finish_scan, prepare_scan, read_mask, translate_slices
+from .pipeline import PreparedScan, Run, finish_scan, mean_region, prepare_scan, read_mask, translate_slices
 from .volumes import Axis
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Translator:
         self._announce(progress, threads)
         with progress.stage("prepare"):
             region = read_mask(mask, volume, progress) if isinstance(mask, (str, Path)) else mask
-            if region is None and self.options.mean == "mask":
+            if region is None and mean_region(self.direction.info, self.options) == "mask":
                 region = self._brain(volume, progress)
             info, source = self.direction.info, self.direction.source
             prepared = prepare_scan(volume, region, info, source, self.options, progress)
@@ -355,7 +355,7 @@ def translate(
     slices: str | None = None,
     pixel: float | None = None,
     constant: float | None = None,
-    mean: Literal["volume", "mask"] = "volume",
+    mean: Literal["volume", "mask"] | None = None,
     mask: str | Path | np.ndarray | None = None,
     output_factor: float = 1.0,
     background: Literal["keep", "zero"] = "keep",
@@ -388,8 +388,8 @@ def translate(
     slices : of a scan, such as ``"60:80"``, counted from the bottom (back, left) from 0; the others stay 0.
     pixel : side in mm to which slices are resampled where theirs differs by more than 5 percent; None as in training.
     constant : the intensity that becomes 1, in units of the mean; None as the model says.
-    mean : over the ``volume``, background included as published, or the ``mask``.
-    mask : of brain or head, on the scan's grid; without one, and with ``mean="mask"``, the brain is found.
+    mean : over the ``volume``, background included as published, or the ``mask``; None as in training.
+    mask : of brain or head, on the scan's grid; without one, where it is needed for the mean, the brain is found.
     output_factor : what 1 becomes in the result of a scan.
     background : ``zero`` sets what is outside the mask, or the head, to 0.
     tile_size, overlap : of pictures, and of slices larger than the network's; pixels.

@@ -46,6 +46,7 @@ class ModelFacts:
     rule : how intensities become -1 to 1. ``mean``: a volume over its mean, over the constant of its contrast, clipped
         to 0..1. ``percentile``: the 99.9th percentile of a volume becomes 0.9 of 0..1. ``bytes``: 8-bit grey values
         over 127.5, less 1.
+    region : where the mean, or the percentile, is taken: the whole ``volume``, or the ``mask`` of the brain.
     constants : of the rule ``mean``: the largest intensity of each contrast, in units of the mean.
     in_plane_spacing_mm : pixel side of the training images; None where it is not known or has no meaning.
     slice_axis : ``axial``, ``coronal`` or ``sagittal``; None for images that are no slices of scans.
@@ -65,6 +66,7 @@ class ModelFacts:
     beta_max: float = 20.0
     geometric: bool = False
     rule: Literal["mean", "percentile", "bytes"] = "percentile"
+    region: Literal["volume", "mask"] = "volume"
     constants: dict[str, float] = field(default_factory=dict)
     in_plane_spacing_mm: float | None = None
     slice_axis: Literal["axial", "coronal", "sagittal"] | None = None
@@ -82,6 +84,8 @@ class ModelFacts:
             raise RequestError(f"the contrasts {names}", "name two different ones, such as T1w and T2w")
         if self.rule not in _RULES:
             raise RequestError(f"unknown intensity rule {self.rule!r}", f"use one of {', '.join(_RULES)}")
+        if self.region not in ("volume", "mask"):
+            raise RequestError(f"unknown region {self.region!r}", "use volume or mask")
         if self.slice_axis not in (None, *_AXES):
             raise RequestError(f"unknown slice axis {self.slice_axis!r}", f"use one of {', '.join(_AXES)}")
         lengths = [value for value in (self.in_plane_spacing_mm, self.image_size) if value is not None]
