@@ -29,6 +29,8 @@ _IGNORED = (
     "*_report.json",
     "*.csv",
     "*_prediction.json",
+    "*.b",
+    "*_desc-*_dwi.bv*",
     "*_xfm.*",
     "*_dwimap.*",
 )
@@ -99,6 +101,9 @@ def _subject(dataset: Dataset, scan: BidsFile, request: Request) -> Subject:
         ending = task.ending_of(name, (*request.options, *own))
         if not PurePosixPath(ending).suffix:
             ending += task.suffix if task.suffix and name == task.result else ".nii.gz"
+        if "-" in ending.split(".")[0].rpartition("_")[2]:  # an image of the scan's own kind
+            stem, dot, extension = ending.partition(".")
+            ending = f"{stem}_{scan.suffix}{dot}{extension}"
         res = "res-1mm" if name == "resampled" else resolution if name not in ("save_mask",) else ""
         names[name] = result_name(scan, ending, space=space if name != "save_mask" else scan.suffix, resolution=res)
     extra: dict[str, Any] = {"sidecar": _sidecar(dataset, scan, inputs, resolution)}

@@ -6,6 +6,7 @@ by the voxel size. The right of the person is on the left, as radiologists look.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ HEIGHT = 150
 """Pixels of one row of planes."""
 
 _OPACITY = 0.5
+_SAMPLES = 64
 _BACK = 17
 
 
@@ -63,20 +65,23 @@ def planes(scan: Volume, labels: Volume | None = None) -> np.ndarray:
     from ..geometry import Reorient
 
     straight = Reorient.to_ras(scan).apply(scan)
-    data = np.asarray(straight.data, dtype=np.float32)
+    data = np.asarray(straight.data)
     codes: np.ndarray | None = None
     if labels is not None:
         other = Reorient.to_ras(labels).apply(labels)
         codes = np.asarray(other.data)
         if codes.shape != data.shape:  # on the network's grid: alone
             straight, data = other, np.zeros(codes.shape, dtype=np.float32)
-    middle = _middle(codes if codes is not None and codes.any() else data > data.mean())
-    low, high = np.percentile(data[tuple(slice(None, None, max(1, n // 64)) for n in data.shape)], (1, 99.5))
-    grey = np.clip((data - low) / max(float(high - low), 1e-6), 0, 1)
+    few = tuple(slice(None, None, max(1, n // _SAMPLES)) for n in data.shape)  # whole volumes take seconds
+    seen = data[few].astype(np.float32)
+    marked = codes[few] != 0 if codes is not None else np.zeros(1, bool)
+    middle = _middle(marked if marked.any() else seen > seen.mean(), [part.step for part in few], data.shape)
+    low, high = (float(value) for value in np.percentile(seen, (1, 99.5)))
     sizes = straight.spacing
     parts = []
     for axis in range(3):
-        cut = np.take(grey, middle[axis], axis)[..., None].repeat(3, -1) * 255
+        grey = (np.take(data, middle[axis], axis).astype(np.float32) - low) / max(high - low, 1e-6)
+        cut = np.clip(grey, 0, 1)[..., None].repeat(3, -1) * 255
         if codes is not None:
             _colour(cut, np.take(codes, middle[axis], axis))
         first, second = (size for index, size in enumerate(sizes) if index != axis)
@@ -111,15 +116,16 @@ def _frame(volume: Volume) -> Volume:
     data = volume.data
     if data.ndim == 4:
         data = data.mean(axis=3, dtype=np.float32)
-    return volume.with_data(np.nan_to_num(data.astype(np.float32, copy=False)))
+    return volume.with_data(np.nan_to_num(data) if data.dtype.kind == "f" else data)
 
 
-def _middle(mask: np.ndarray) -> tuple[int, ...]:
-    """Return the middle of the extent of what is not 0, along each axis."""
+def _middle(mask: np.ndarray, steps: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the middle of the extent of a mask that has only every so many voxels, in voxels of the whole."""
     found = []
     for axis in range(3):
         line = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        found.append(int(line[0] + line[-1]) // 2 if line.size else mask.shape[axis] // 2)
+        middle = (int(line[0] + line[-1]) * steps[axis]) // 2 if line.size else shape[axis] // 2
+        found.append(min(middle, shape[axis] - 1))
     return tuple(found)
 
 

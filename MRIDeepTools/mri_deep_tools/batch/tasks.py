@@ -146,8 +146,8 @@ TASKS = {
             outputs={
                 "save_grad": "_desc-upsampled_dwi.b",
                 "save_mask": "_desc-brain_mask",
-                "fa": "_desc-upsampled_fa",
-                "md": "_desc-upsampled_md",
+                "fa": "_model-tensor_param-fa_dwimap",
+                "md": "_model-tensor_param-md_dwimap",
                 "report": "_desc-upsampled_report.html",
                 "residuals": "_desc-residuals_dwi",
             },
