@@ -270,3 +270,12 @@ def test_records_of_the_first_schema_are_read(small, tmp_path):
     assert run(sidecar, tmp_path / "p.html", "--quiet") == 0
     source = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert "before version 1.1" in source and "data:image/png" in source
+
+
+def test_a_record_without_its_figures_is_a_sentence(copied, tmp_path, capsys):
+    sidecar = copied("harmonize")
+    record = json.loads(sidecar.read_text())
+    del record["Change"]
+    sidecar.write_text(json.dumps(record))
+    assert run(sidecar, tmp_path / "p.html") == 2
+    assert "is damaged" in sentence(capsys) and not (tmp_path / "p.html").exists()

@@ -1,4 +1,4 @@
-"""The parts of the demonstration after the segmentation: harmonization, super-resolution, diffusion directions.
+"""The parts of the demonstration after the segmentation: harmonization, super-resolution, contrasts, directions.
 
 Each part makes its sample data, runs the command that a person would run, and returns what the page shows of it; the
 command's own report lies in the part's folder.
@@ -24,6 +24,7 @@ __all__ = ["TASKS", "DemoTask"]
 
 THICKNESS_MM = 4
 MEASURED, DIRECTIONS = 10, 30
+TRANSLATED = "70:110"  # slices
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _harmonize(folder: Path, args: argparse.Namespace, progress: Progress) -> li
             [
                 "The template, and the same brain with the contrast, bias field and noise that another scanner might "
                 "give it (simulated), were both brought to the style of one reference site.",
-                "Harmonized images are synthetic. Research use only.",
+                "Harmonized images are synthetic.",
             ],
         ),
         Picture("The other site: before, after, change", picture, "Three planes of each", "In template space."),
@@ -197,8 +198,45 @@ def _dmri(folder: Path, args: argparse.Namespace, progress: Progress) -> list[Se
     ]
 
 
+def _translate(folder: Path, args: argparse.Namespace, progress: Progress) -> list[Section]:
+    """Make a T2w image of the template, whose T2w contrast is simulated too."""
+    import numpy as np
+
+    from ..report import KeyValues, Picture, Text
+    from ..sample_scans import template_scan, without_t1_contrast
+    from ..translate.report import scan_png
+    from ..volume import read_volume
+
+    template = template_scan()
+    t1 = _sample(template, folder / "icbm152_T1w.nii.gz")
+    result = folder / "icbm152_desc-synthetic_T2w.nii.gz"
+    words = [t1, result, "--to", "T2w", "--model", "syndiff-lite", "--slices", TRANSLATED, "--background", "zero"]
+    _command("translate", [*words, "--report", folder / "report.html"], args, progress)
+    made, turned = read_volume(result), without_t1_contrast(template)
+    shown = made.data > 0
+    rows = [("T1w", template, "gray"), ("T2w (synthetic)", made, "gray")]
+    picture = scan_png(rows, made, "axial", folder / "slices.png")
+    with_t1, with_t2 = (float(np.corrcoef(made.data[shown], scan.data[shown])[0, 1]) for scan in (template, turned))
+    return [
+        Text(
+            "Another contrast",
+            [
+                "A T2w image of some slices of the template was made from the template, by a small model that learned "
+                "from simulated people.",
+                "It was not measured, and lesions can vanish or appear in such images. Research use only.",
+            ],
+        ),
+        Picture("T1w and synthetic T2w", picture, "Axial slices, T1w above, synthetic T2w below"),
+        KeyValues(
+            "Correlation of the grey values with",
+            {"the T1w template": f"{with_t1:.2f}", "the template with turned-round contrast": f"{with_t2:.2f}"},
+        ),
+    ]
+
+
 TASKS = (
     DemoTask("harmonize", "iguane-lite", _harmonize),
     DemoTask("superresolve", "superresolve-lite", _superresolve),
+    DemoTask("translate", "syndiff-lite", _translate),
     DemoTask("dmri", "dmri-rcnn-lite", _dmri),
 )

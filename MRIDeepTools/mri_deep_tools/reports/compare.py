@@ -11,7 +11,7 @@ from ..citations import Reference
 from ..errors import InputError
 from ..methods import references_of
 from ..report import KeyValues, Section, Table, Text
-from .files import Result
+from .files import Result, fields_in_use
 from .image_differences import image_sections
 from .number_differences import number_sections
 
@@ -47,6 +47,11 @@ def compare_results(first: Result, second: Result, folder: Path) -> Comparison:
 
     """
     require_comparable(first, second)
+    with fields_in_use(first.sidecar, second.sidecar):
+        return _compared(first, second, folder)
+
+
+def _compared(first: Result, second: Result, folder: Path) -> Comparison:
     notes = [f"{letter}: {note}" for letter, one in (("A", first), ("B", second)) for note in one.notes(inputs=False)]
     sections = [*_making(first.record, second.record), *number_sections(first, second)]
     pictures, figures = image_sections(first, second, folder, notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from ..provenance import HIDDEN, file_facts, sidecar_path
 from ..volume import Volume, is_image_path, read_volume
 from .schema import is_readable
 
-__all__ = ["FoundFile", "Images", "Result", "find_sidecars", "open_result", "read_record"]
+__all__ = ["FoundFile", "Images", "Result", "fields_in_use", "find_sidecars", "open_result", "read_record"]
 
 State = Literal["same", "changed", "missing"]
 
@@ -114,6 +115,20 @@ class Result:
     def file(self, role: str) -> Path | None:
         """Return where the output of a role lies."""
         return next((item.path for item in self.files if item.output and item.role == role), None)
+
+
+@contextmanager
+def fields_in_use(*sidecars: Path) -> Iterator[None]:
+    """Turn what a damaged record does to the code that reads its fields into an InputError that names the sidecar."""
+    try:
+        yield
+    except MRIDeepToolsError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        names = " or ".join(dict.fromkeys(path.name for path in sidecars))
+        raise InputError(
+            f"{names} is damaged: its fields are not those of its schema", "run the command again"
+        ) from error
 
 
 def read_record(path: Path) -> dict[str, Any]:

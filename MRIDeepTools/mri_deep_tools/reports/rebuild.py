@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..report import Column, KeyValues, Part, Picture, Section, Table, Text, write_report
-from .files import Result
+from .files import Result, fields_in_use
 from .schema import fields_of, sidecar_schema
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def write_page(result: Result, path: Path, *, show_names: bool = False) -> list[
 
     """
     notes: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, fields_in_use(result.sidecar):
         made = result_sections(result, Path(folder), notes, show_names=show_names)
         write_report(
             path, title=title_of(result), sections=made, record=result.record, show_names=show_names, notes=notes
@@ -77,13 +77,15 @@ def write_pages(results: Sequence[Result], path: Path, *, show_names: bool = Fal
             notes: list[str] = []
             place = Path(folder, str(index))
             place.mkdir()
-            made = result_sections(result, place, notes, show_names=show_names)
+            with fields_in_use(result.sidecar):
+                made = result_sections(result, place, notes, show_names=show_names)
+                made += record_sections(result.record, show_names=show_names)
             warnings = hidden_names([*notes, *result.record.get("Warnings", ())], result.record, show_names)
             name = f": {result.sidecar.stem}" if show_names else ""
             sections.append(Part(f"{index + 1} of {len(results)}: {title_of(result)}{name}"))
             if warnings:
                 sections.append(Text("Warnings" if len(warnings) > 1 else "Warning", warnings, "doubtful"))
-            sections += [*made, *record_sections(result.record, show_names=show_names)]
+            sections += made
             told += notes
         synthetic = any(bool(result.record.get("Synthetic")) for result in results)
         title = f"{len(results)} results"
