@@ -1,35 +1,22 @@
-"""``batch --cluster`` as a person runs it: real networks on two processes, one of which is killed; wrong requests."""
+"""``batch --cluster`` as a person runs it, on two processes: a worker or the client is killed; wrong requests."""
 
 from __future__ import annotations
 
 import csv
 import os
 import signal
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from batch_helpers import WORDS, batch, batch_process, make_table, records, results
 from mri_deep_tools.cli import main
-from mri_deep_tools.volume import Volume, read_volume, write_volume
+from mri_deep_tools.volume import read_volume
 
 pytest.importorskip("distributed", reason="the extra batch is not installed")
-
-
-def make_table(folder, count):
-    """Write scans of balls with a bright core, and their table."""
-    x, y, z = np.indices((40, 40, 40)) - 19.5
-    radius = np.sqrt(x**2 + y**2 + z**2)
-    names = []
-    for number in range(count):
-        noise = np.random.default_rng(number).normal(0, 10, radius.shape)
-        data = np.where(radius < 16, 300 + 200 * (radius < 8 + number) + noise, 0).astype(np.float32)
-        names.append(f"scan{number}.nii.gz")
-        write_volume(Volume(data, np.diag([-2.0, 2, 2, 1])), folder / names[-1])
-    (folder / "scans.csv").write_text("\n".join(["input", *names]))
-    return folder / "scans.csv"
+CLUSTER = ("--cluster", "local:2", "--at-once", "2")
 
 
 def states(folder):
@@ -38,30 +25,51 @@ def states(folder):
         return {row["id"]: row["state"] for row in csv.DictReader(stream)}
 
 
-@pytest.mark.slow
-def test_two_processes_give_what_one_gives_though_one_is_killed(tmp_path):
-    table = make_table(tmp_path, 5)
-    command = [sys.executable, "-m", "mri_deep_tools", "batch", "segment", "--table", table, tmp_path / "two"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""}
-    words = [*map(str, command), "--cluster", "local:2", "--at-once", "2"]
-    batch = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    records, killed = tmp_path / "two" / ".batch" / "records", False
-    while batch.poll() is None:
+def wait_for(folder, count, process):
+    """Wait until a batch has finished some subjects."""
+    for _ in range(2400):
+        if len(list(Path(folder).glob(".batch/records/*/*.json"))) >= count:
+            return
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
-        if not killed and list(records.glob("*/*.json")):
-            workers = [p for p in psutil.Process(batch.pid).children() if "spawn_main" in " ".join(p.cmdline())]
-            os.kill(workers[0].pid, signal.SIGKILL)
-            killed = True
-    out, errors = batch.communicate()
-    assert batch.returncode == 0, errors
-    assert killed and "5 subjects are done" in out and "Device: local:2 (workers 2, dashboard http://" in errors
-    assert main([*map(str, command[3:-1]), str(tmp_path / "one"), "--progress", "none", "--threads", "1"]) == 0
+    raise AssertionError("nothing was done")
+
+
+def test_a_killed_worker_changes_nothing(tmp_path):
+    """The results are those of a batch without a cluster, voxel for voxel."""
+    table, count = make_table(tmp_path, 40), 40
+    process = batch_process("--table", table, tmp_path / "two", *CLUSTER)
+    wait_for(tmp_path / "two", 4, process)
+    workers = [p for p in psutil.Process(process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+    assert len(workers) == 2
+    os.kill(workers[0].pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert batch("--table", table, tmp_path / "one") == 0
     assert states(tmp_path / "two") == states(tmp_path / "one") and set(states(tmp_path / "one").values()) == {"done"}
-    results = sorted((tmp_path / "one").glob("*.nii.gz"))
-    assert len(results) == 5 and not list((tmp_path / "two" / ".batch" / "staging").iterdir())
-    for path in results:
-        other = read_volume(tmp_path / "two" / path.name)
-        assert np.array_equal(read_volume(path).data, other.data) and len(np.unique(other.data)) > 3
+    made = list((tmp_path / "one").glob("*.nii.gz"))
+    assert len(made) == count and not list((tmp_path / "two" / ".batch" / "staging").iterdir())
+    for path in made:
+        assert np.array_equal(read_volume(path).data, read_volume(tmp_path / "two" / path.name).data)
+
+
+def test_a_killed_client_goes_on_where_it_was(tmp_path):
+    """Its workers end with it; what was finished is neither lost nor done again."""
+    table, folder = make_table(tmp_path, 40), tmp_path / "out"
+    process = batch_process("--table", table, folder, *CLUSTER)
+    wait_for(folder, 6, process)
+    workers = psutil.Process(process.pid).children()
+    process.kill()
+    process.communicate()
+    gone, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive and len(gone) >= 2
+    before, images = records(folder), results(folder)
+    assert 6 <= len(before) < 40
+    assert batch("--table", table, folder, "--resume", *CLUSTER) == 0
+    assert len(records(folder)) == 40 and set(states(folder).values()) == {"done"}
+    after = results(folder)
+    assert len(after) == 40 and all(after[name] == facts for name, facts in images.items())
+    assert all(records(folder)[name] == record for name, record in before.items())
 
 
 @pytest.mark.parametrize(
@@ -77,6 +85,6 @@ def test_two_processes_give_what_one_gives_though_one_is_killed(tmp_path):
 def test_requests_that_cannot_be_met(tmp_path, capsys, monkeypatch, words, sentence):
     monkeypatch.setattr("mri_deep_tools.batch.cluster_start._CONNECT_SECONDS", 2)
     table = make_table(tmp_path, 1)
-    assert main(["batch", "segment", "--table", str(table), str(tmp_path / "out"), *words]) == 2
+    assert main(["batch", "upsample-dmri", "--table", str(table), str(tmp_path / "out"), *WORDS, *words]) == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]
     assert not list((tmp_path / "out").glob("*.nii.gz"))
