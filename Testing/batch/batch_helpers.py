@@ -61,7 +61,7 @@ def batch_process(*words, task="upsample-dmri", options=WORDS):
 
 def records(folder):
     """Return the records of a batch by the name of the subject."""
-    found = Path(folder, ".batch", "records").glob("*/*.json")
+    found = Path(folder, ".batch", "records").glob("*/[!.]*.json")
     return {path.stem: json.loads(path.read_text()) for path in found}
 
 

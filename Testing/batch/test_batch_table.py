@@ -36,6 +36,18 @@ def test_outputs_are_named_after_scans(place):
     }
 
 
+def test_further_outputs_are_named_after_a_result_that_the_table_names(place):
+    first, second = jobs(
+        place, "input,output\na_T1w.nii.gz,x/1.mgz\na_T1w.nii.gz,2.nii\n", "segment", extras=("qc", "resampled")
+    )
+    assert first.outputs == {
+        "output": "x/1.mgz",
+        "qc": "x/1_desc-synthseg_qc.csv",
+        "resampled": "x/1_desc-resampled.mgz",
+    }
+    assert second.outputs["resampled"] == "2_desc-resampled.nii"
+
+
 @pytest.mark.parametrize(("mark", "name"), [(",", "t.csv"), (";", "t.csv"), ("\t", "t.tsv")])
 def test_columns_are_options(place, mark, name):
     rows = [

@@ -90,6 +90,17 @@ def test_a_kill_between_record_and_names(tmp_path, monkeypatch, moment):
     assert image.exists() and image.with_name("s0.json").exists()
 
 
+def test_what_is_left_of_a_record_that_was_being_written(tmp_path):
+    job = make_job(tmp_path)
+    outcome = run_job(job)
+    state = State(job.folder)
+    torn = next((state.root / "records").glob("*")) / f".mdt-{outcome.worker.split('-')[0]}-999999999-0123abcd.json"
+    torn.write_text('{"outcome": {"id"')
+    assert list(state.outcomes()) == [outcome]
+    state.recover()
+    assert not torn.exists()
+
+
 def test_files_that_are_no_longer_made_go(tmp_path):
     job = make_job(tmp_path)
     run_job(Job(**{**job.__dict__, "outputs": {**job.outputs, "save_grad": "sub/s0.b"}}))

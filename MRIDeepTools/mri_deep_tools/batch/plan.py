@@ -131,9 +131,11 @@ def make_job(request: Request, subject: Subject) -> Job:
             raise InputError(f"{where}: {Path(path).name} ({name}) does not exist", "check the path")
     outputs = {name: _inside(path, where) for name, path in subject.outputs.items()}
     options = (*request.options, *subject.options)
-    scan = Path(inputs[task.scan])
-    for name in request.extras:
-        outputs.setdefault(name, default_output(task, name, scan, _folder_of(outputs[task.result]), options))
+    scan, result = Path(inputs[task.scan]), outputs[task.result]
+    unnamed = PurePosixPath(default_output(task, task.result, scan, options=options)).name == PurePosixPath(result).name
+    for name in request.extras:  # named as the result is: after the scan, or as the table has it
+        place = default_output(task, name, scan if unnamed else Path(result), _folder_of(result), options)
+        outputs.setdefault(name, place)
     for name, path in outputs.items():
         _require_suffix(task, name, path, where, scan)
     try:

@@ -98,7 +98,7 @@ class State:
 
     def outcomes(self) -> Iterator[Outcome]:
         """Yield what came of every job so far."""
-        for path in sorted((self.root / "records").glob("*/*.json")):
+        for path in sorted((self.root / "records").glob("*/[!.]*.json")):  # no temporary ones
             record = self._read(path)
             if record is not None:
                 yield Outcome.from_record(record["outcome"])
@@ -150,6 +150,11 @@ class State:
 
         Only for the one that holds the lock. Returns how many finished jobs were brought to their end.
         """
+        from .._atomic import remove_leftovers
+
+        for folder in (self.folder, self.root, *(self.root / "records").glob("*")):
+            if folder.is_dir():
+                remove_leftovers(folder)
         count = 0
         staged = self.root / "staging"
         for path in sorted(staged.iterdir()) if staged.is_dir() else []:
