@@ -133,7 +133,7 @@ def test_annex_addresses_agree_with_size_and_checksum(clean):
 def test_every_model_says_what_it_needs(clean):
     for model in models.list_models():
         assert model.task in {
-            *("segment", "parcellate", "quality", "harmonize", "superresolve", "upsample-dmri", "template")
+            *("segment", "parcellate", "quality", "harmonize", "superresolve", "upsample-dmri", "translate", "template")
         }
         assert {"contrast", "spacing", "dims"} <= set(model.input_needs) and model.description
         assert model.bundled or model.files[0].can_be_fetched or not model.files[0].sources
