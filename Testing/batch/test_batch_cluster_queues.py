@@ -98,8 +98,9 @@ def test_a_configuration_that_is_missing(tmp_path):
 
 
 SBATCH = """#!/bin/sh
-# Run the job script as a process of its own; its number is the number of the job.
-setsid sh "$1" > "$QUEUE/log.$$" 2>&1 &
+# Keep the job script, which is deleted when this ends, and run it; its process number is the number of the job.
+cp "$1" "$QUEUE/script.$$"
+setsid sh "$QUEUE/script.$$" > "$QUEUE/log.$$" 2>&1 &
 echo "$!" >> "$QUEUE/submitted"
 echo "Submitted batch job $!"
 """
@@ -165,6 +166,22 @@ def test_jobs_that_end_early_are_submitted_again(slurm, tmp_path, monkeypatch):
     assert sorted(outcome.id for outcome in outcomes) == [f"job-{n:03d}" for n in range(6)]
     assert {outcome.state for outcome in outcomes} == {"done"}
     assert len((slurm / "submitted").read_text().split()) == 2
+
+
+def test_jobs_that_never_work_are_told(slurm, tmp_path, monkeypatch):
+    """A job that ends before its worker starts leaves no trace in Dask."""
+    monkeypatch.setattr("mri_deep_tools.batch.cluster._SILENCE_SECONDS", 2.0)
+    (slurm / "sbatch").write_text("#!/bin/sh\necho 'Submitted batch job 999999'\n")
+    (tmp_path / "slurm.yaml").write_text("cores: 1\nmemory: 2 GiB\ninterface: lo\n")
+
+    class Impatient(Progress):
+        def warn(self, message):
+            raise KeyboardInterrupt(message)
+
+    executor = ClusterExecutor(parse_cluster("slurm", tmp_path / "slurm.yaml"), Impatient(), cluster_jobs.work)
+    with pytest.raises(KeyboardInterrupt, match=r"no worker has come yet; .*the output of the jobs tells"):
+        executor.run(make_jobs(tmp_path / "out", 1), lambda outcome: None)
+    assert (slurm / "cancelled").read_text().split() == ["999999"]
 
 
 def _runs(number):

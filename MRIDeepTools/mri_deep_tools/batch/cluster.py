@@ -8,6 +8,7 @@ nothing (:mod:`.state`).
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections import deque
@@ -33,6 +34,7 @@ TRIES = 3
 
 _POLL_SECONDS = 1.0
 _MEND_SECONDS = 60.0
+_SILENCE_SECONDS = 300.0
 _STOP_SECONDS = 10.0
 _RESULT_SECONDS = 20.0
 
@@ -151,6 +153,8 @@ class _Work:
             raise MRIDeepToolsError(
                 "the cluster has no workers", "start some (`dask worker ADDRESS`), and go on with --resume"
             )
+        elif now - self.last_seen > _SILENCE_SECONDS and math.isinf(self.crew.patience):
+            self.tell("no worker has come yet; jobs may wait in their queue, or the output of the jobs tells why")
         if now - self.last_mended > _MEND_SECONDS:
             self.last_mended = now
             with suppress(MRIDeepToolsError):  # a batch system that is busy now may take the jobs later
