@@ -32,7 +32,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path], *, overwrite:
 
     inputs = list(inputs)
     sources = {_key(path) for path in inputs}
-    records = {_key(sidecar_path(path)): path.name for path in inputs}
+    records = {_key(sidecar_path(path)): path.name for path in inputs if path.name}  # "." has none
     seen: set[str] = set()
     for path in outputs:
         key = _key(path)
