@@ -33,6 +33,7 @@ from HarmonizeLib.prediction import Prediction, PredictOptions, PredictRun, why_
 from HarmonizeLib.run import HarmonizeOptions, HarmonizeRun
 from HarmonizeLib.scan_choice import likely_scan, why_not_harmonize
 from HarmonizeLib.spaces import is_rigid, scan_to_template
+from HarmonizeLib.translation import TranslateOptions, TranslateRun, why_not_translate
 from MRIDeepToolsLib import core_info, nodes, setup_core
 from MRIDeepToolsLib.module_widget import ModuleWidget
 
@@ -55,8 +56,9 @@ class Harmonize(ScriptedLoadableModule):
             + self.getDefaultModuleDocumentationLink()
         )
         parent.acknowledgementText = _(
-            "Method: V. Roca et al., IGUANe, Medical Image Analysis 99 (2025) 103388. Please cite it when you use the "
-            "results. The weights have licences of their own, shown in the panel. MRI Deep Tools is free software "
+            "Methods: V. Roca et al., IGUANe, Medical Image Analysis 99 (2025) 103388; M. Ozbey et al., SynDiff, IEEE "
+            "Transactions on Medical Imaging (2023). Please cite the one that you used. "
+            "The weights have licences of their own, shown in the panel. MRI Deep Tools is free software "
             "under the Apache License 2.0."
         )
 
@@ -214,6 +216,47 @@ class HarmonizeLogic(ScriptedLoadableModuleLogic):
             return run.wait(timeout_s)
         finally:
             run.cancel()
+
+    def translate(
+        self,
+        scanNode: Any,
+        target: str,
+        resultNode: Any = None,
+        *,
+        spread: Any = False,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> Any:
+        """Make another contrast from a volume (SynDiff), wait, and return the volume node of the synthetic image.
+
+        Parameters
+        ----------
+        scanNode : scalar volume node; it is not changed.
+        target : contrast to make, as the model names it.
+        resultNode : to be filled; None for a new one.
+        spread : True, or the volume node to fill, for the standard deviation of the samples; it is in ``outputs``.
+        timeout_s : give up after so many seconds; None for no limit.
+        options : fields of :class:`HarmonizeLib.translation.TranslateOptions`, such as ``weights=folder`` or
+            ``samples=4``; also ``on_progress``, ``on_log``, ``on_warning``.
+
+        Raises
+        ------
+        GlueError : as for :meth:`process`, or there is no model.
+
+        """
+        callbacks = {name: options.pop(name) for name in list(options) if name.startswith("on_")}
+        options["weights"] = str(options.get("weights", ""))
+        chosen = TranslateOptions(target=target, spread=spread is not None and spread is not False, **options)
+        targets = {"result": resultNode, "spread": None if isinstance(spread, bool) else spread}
+        reason = why_not_translate(scanNode, chosen, targets)
+        if reason:
+            raise nodes.NodeError(reason)
+        run = TranslateRun(scanNode, chosen, **targets, **callbacks).start()
+        try:
+            self.outputs = run.wait(timeout_s)
+        finally:
+            run.cancel()
+        return self.outputs.result
 
 
 class HarmonizeTest(ScriptedLoadableModuleTest):

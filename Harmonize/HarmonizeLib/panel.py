@@ -12,13 +12,15 @@ from MRIDeepToolsLib.widgets import show_lines
 from slicer.i18n import tr as _
 
 from .methods import IGUANE
-from .parameters import BrainSource, Placement, ResultSpace
+from .parameters import BrainSource, MethodChoice, Placement, ResultSpace
 from .predict_panel import PredictSection
 from .prediction import Prediction, PredictOptions, PredictRun
 from .results import ResultsPanel, show_comparison
 from .run import HarmonizeOptions, HarmonizeRun
 from .scan_choice import scan_notes, why_not_harmonize
 from .stages import Checklist
+from .translate_panel import HARMONIZATION_ROWS, TranslateSection
+from .translation import TranslateOutputs, TranslateRun, why_not_translate
 
 __all__ = ["Panel"]
 
@@ -41,6 +43,8 @@ class Panel(RunPanel):
         self._predicting = False
         self.prediction = PredictSection(ui, self._predictor_chosen, self.on_predict)
         ui.predictorPathLineEdit.connect("currentPathChanged(QString)", self._predictor_file_chosen)
+        self.translation = TranslateSection(ui, self._translation_changed)
+        ui.slicesLineEdit.connect("textChanged(QString)", lambda _text: self.update())
         self.results = ResultsPanel(ui)
         labels = (ui.maskStateLabel, ui.biasStateLabel, ui.placeStateLabel, ui.modelStateLabel)
         self.stages = Checklist(labels)
@@ -60,6 +64,16 @@ class Panel(RunPanel):
             self.apply.set_ready(_("Choose a T1w scan."))
             ui.predictButton.enabled = False
             return
+        self.translation.update(parameters, shown=self.translates)
+        for name in HARMONIZATION_ROWS:
+            getattr(ui, name).visible = not self.translates
+        ui.inputLabel.text = _("Scan:") if self.translates else _("T1w scan:")
+        ui.inputsCollapsibleButton.text = _("Scan") if self.translates else _("Scan and stages")
+        self.results.show(parameters)
+        if self.translates:
+            show_lines(ui.inputNoteLabel, [])
+            self.apply.set_ready(self._why_not_translate(), self.what_comes_first())
+            return
         ui.weightsLabel.visible = ui.weightsPathLineEdit.visible = self.own_weights
         self.models.choose(parameters.model)
         ui.maskSelector.visible = parameters.brainSource == BrainSource.MASK
@@ -72,7 +86,6 @@ class Panel(RunPanel):
         show_lines(ui.inputNoteLabel, [] if reason else scan_notes(parameters.inputVolume))
         self.apply.set_ready(reason or self.why_not_weights(), self.what_comes_first())
         self.stages.tell(parameters.madeStages)
-        self.results.show(parameters)
         self.prediction.update(parameters, self._why_not({}), busy=self.work is not None)
 
     @property
@@ -80,6 +93,26 @@ class Panel(RunPanel):
         """True when there is a head around the brain that can be kept."""
         parameters = self.scene_parameters
         return parameters.space == ResultSpace.SCAN and parameters.brainSource != BrainSource.STRIPPED
+
+    @property
+    def translates(self) -> bool:
+        """True when the method is the translation into another contrast."""
+        return self.scene_parameters.method == MethodChoice.SYNDIFF
+
+    def _translated(self) -> dict[str, Any]:
+        """Return the nodes that the person wants a translation to fill."""
+        parameters = self.scene_parameters
+        return {"result": parameters.translated, "spread": parameters.spread if parameters.makeSpread else None}
+
+    def _why_not_translate(self) -> str:
+        """Return why the scan cannot be translated as chosen."""
+        parameters = self.scene_parameters
+        return why_not_translate(parameters.inputVolume, self.translation.options(parameters), self._translated())
+
+    def _translation_changed(self, name: str, value: str) -> None:
+        if self.parameters is not None and name:
+            setattr(self.parameters, name, value)
+        self.update()
 
     def _given(self) -> dict[str, Any]:
         """Return brain mask and transform that the person gives."""
@@ -116,6 +149,7 @@ class Panel(RunPanel):
 
     def _machine_known(self, info: Any) -> None:
         self.prediction.set_models(info.get("models") or [])
+        self.translation.set_models(info.get("models") or [])
         super()._machine_known(info)
 
     def _predictor_chosen(self, name: str) -> None:
@@ -135,7 +169,9 @@ class Panel(RunPanel):
     @property
     def failure_text(self) -> str:
         """What the dialog says when something unforeseen happens."""
-        return _("Nothing could be predicted.") if self._predicting else _("The scan could not be harmonized.")
+        if self._predicting:
+            return _("Nothing could be predicted.")
+        return _("The scan could not be translated.") if self.translates else _("The scan could not be harmonized.")
 
     def on_apply(self) -> None:
         """Harmonize, after what must be there first."""
@@ -161,14 +197,18 @@ class Panel(RunPanel):
         """Return the facts of the models that a run needs and that are not on this computer."""
         if self._predicting:
             return self.prediction.needed_models(self.scene_parameters)
+        if self.translates:
+            return self.translation.needed_models(self.scene_parameters)
         options = self._options()
         return [] if options.weights else options.method.needed_models(options.model, self._models)
 
-    def make_run(self) -> HarmonizeRun | PredictRun:
+    def make_run(self) -> HarmonizeRun | PredictRun | TranslateRun:
         """Return the run that the panel describes, not started."""
         self.stages.begin()
         scan, options = self.scene_parameters.inputVolume, self._options()
         told = {"on_progress": self._progressed, "on_log": self.progress.log, "on_done": self._done}
+        if self.translates and not self._predicting:
+            return TranslateRun(scan, self.translation.options(self.scene_parameters), **self._translated(), **told)
         if not self._predicting:
             return HarmonizeRun(scan, options, **self._given(), **self._targets(), **told)
         names = ("skull_stripped", "hd_bet", "bias_correction", "registered", "template", "unchecked")
@@ -208,7 +248,11 @@ class Panel(RunPanel):
                 parameters.madePrediction, parameters.madePredictionNotes = outputs.table, outputs.warnings
                 parameters.madePredictionDisclaimer = outputs.disclaimer
             return
+        if isinstance(outputs, TranslateOutputs):
+            self._take_translation(outputs)
+            return
         with slicer.util.NodeModify(parameters):
+            parameters.madeContrast = ""
             parameters.madeBefore, parameters.madeResult = outputs.before, outputs.result
             parameters.madeChangeMap, parameters.madeFactor = outputs.change, outputs.factor
             parameters.madeFigures, parameters.madeTissues = outputs.figures, outputs.tissues
@@ -216,6 +260,17 @@ class Panel(RunPanel):
             parameters.madeStages, parameters.madeWarnings = outputs.stages, outputs.warnings
         if parameters.showResult:
             show_comparison(outputs.before, outputs.result, outputs.change, outputs.factor)
+
+    def _take_translation(self, outputs: TranslateOutputs) -> None:
+        parameters = self.scene_parameters
+        with slicer.util.NodeModify(parameters):
+            parameters.madeBefore, parameters.madeResult = outputs.before, outputs.result
+            parameters.madeChangeMap, parameters.madeContrast = outputs.spread, outputs.target
+            parameters.madeFigures = parameters.madeTissues = None
+            parameters.madeHistogram = parameters.madeJoint = None
+            parameters.madeStages, parameters.madeWarnings = {}, outputs.warnings
+        if parameters.showResult:
+            show_comparison(outputs.before, outputs.result, outputs.spread, contrast=outputs.target)
 
     def _over(self, text: str, kind: str) -> None:
         self.stages.end(done=kind == "good")

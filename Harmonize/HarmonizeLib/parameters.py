@@ -16,7 +16,21 @@ from slicer import (
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
-__all__ = ["BrainSource", "HarmonizeParameters", "Placement", "ResultSpace"]
+__all__ = ["BrainSource", "HarmonizeParameters", "MethodChoice", "Placement", "ResultSpace"]
+
+
+class MethodChoice(enum.Enum):
+    """What is done with the scan; the names are stored in scenes."""
+
+    IGUANE = "iguane"
+    SYNDIFF = "syndiff"
+
+    def label(self) -> str:
+        """Return what the combo box shows."""
+        return {
+            MethodChoice.IGUANE: _("Reference style, same contrast (IGUANe)"),
+            MethodChoice.SYNDIFF: _("SynDiff translation into another contrast"),
+        }[self]
 
 
 class BrainSource(enum.Enum):
@@ -68,11 +82,21 @@ class ResultSpace(enum.Enum):
 class HarmonizeParameters:
     """Parameters of the panel, stored in the scene. What belongs to the computer is in the application settings.
 
-    ``age`` is years, 0 where it is not known. ``result``, ``changeMap``, ``brainMask`` and ``transform`` are where the
-    person wants the outputs (None: new nodes); the members ``made...`` are what the last run made.
+    ``age`` is years, 0 where it is not known. ``result``, ``changeMap``, ``brainMask`` and ``transform`` (and of a
+    translation ``translated`` and ``spread``) are where the person wants the outputs (None: new nodes); the members
+    ``made...`` are what the last run made; ``madeContrast`` is empty after a harmonization.
     """
 
+    method: MethodChoice = MethodChoice.IGUANE
     inputVolume: vtkMRMLScalarVolumeNode
+    translator: str = ""
+    translateTo: str = ""
+    translated: vtkMRMLScalarVolumeNode
+    makeSpread: bool = False
+    spread: vtkMRMLScalarVolumeNode
+    samples: Annotated[int, WithinRange(1, 64)] = 1
+    seed: Annotated[int, WithinRange(0, 2147483647)] = 42
+    sameNoise: bool = False
     age: Annotated[float, WithinRange(0, 130)] = 0
     brainSource: BrainSource = BrainSource.FOUND
     maskNode: vtkMRMLNode
@@ -101,6 +125,7 @@ class HarmonizeParameters:
     madeHistogram: vtkMRMLPlotChartNode
     madeJoint: vtkMRMLPlotChartNode
     madeFactor: float = 1.0
+    madeContrast: str = ""
     madeStages: dict[str, str]
     madeWarnings: list[str]
     madePrediction: vtkMRMLTableNode

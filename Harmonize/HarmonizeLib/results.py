@@ -16,8 +16,10 @@ MAP_OPACITY = 0.6
 FIGURES_TAB, TISSUES_TAB = range(2)
 
 
-def show_comparison(before: Any, result: Any, change: Any, factor: float = 1.0) -> bool:
+def show_comparison(before: Any, result: Any, change: Any, factor: float = 1.0, contrast: str = "") -> bool:
     """Show before, after, and the change over the result, in linked views; False without a main window.
+
+    After a translation into ``contrast`` the map over the result is the standard deviation of the samples.
 
     Parameters
     ----------
@@ -25,8 +27,12 @@ def show_comparison(before: Any, result: Any, change: Any, factor: float = 1.0) 
     factor : from the intensities of ``before`` to those of ``result``, so that equal tissue looks equally bright.
 
     """
-    match_window(before, result, factor)
-    labels = (_("Before"), _("After (synthetic)"), _("Change"))
+    if contrast:  # other contrasts have windows of their own
+        uncertain = _("Uncertainty") if change is not None else _("Synthetic {contrast}").format(contrast=contrast)
+        labels = (_("Scan"), _("Synthetic {contrast}").format(contrast=contrast), uncertain)
+    else:
+        match_window(before, result, factor)
+        labels = (_("Before"), _("After (synthetic)"), _("Change"))
     shown = VIEWS.show((before, result, result), labels)
     return shown and VIEWS.overlay(2, change, MAP_OPACITY)
 
@@ -42,18 +48,19 @@ class ResultsPanel:
 
     def __init__(self, ui: Any) -> None:
         self._ui = ui
-        self._compared: tuple[Any, Any, Any, float] = (None, None, None, 1.0)
+        self._compared: tuple[Any, Any, Any, float, str] = (None, None, None, 1.0, "")
         self._charts: tuple[Any, Any] = (None, None)
         self._warnings: list[str] = []
         self._shown: tuple[Any, ...] | None = None
         ui.compareButton.connect("clicked(bool)", self.compare)
         ui.histogramButton.connect("clicked(bool)", lambda: self.show_chart(0))
         ui.jointButton.connect("clicked(bool)", lambda: self.show_chart(1))
-        ui.resultsCollapsibleButton.connect("contentsCollapsed(bool)", self._show_warnings)
+        ui.resultsCollapsibleButton.connect("contentsCollapsed(bool)", self._show_rows)
 
     def show(self, parameters: Any) -> None:
         """Show what the parameters remember of the last run. Without any result the section closes."""
-        made = (parameters.madeBefore, parameters.madeResult, parameters.madeChangeMap, parameters.madeFactor)
+        nodes = (parameters.madeBefore, parameters.madeResult, parameters.madeChangeMap)
+        made = (*nodes, parameters.madeFactor, parameters.madeContrast)
         charts, warnings = (parameters.madeHistogram, parameters.madeJoint), list(parameters.madeWarnings)
         shown = (made, parameters.madeFigures, parameters.madeTissues, charts, warnings)
         if shown == self._shown:
@@ -71,7 +78,7 @@ class ResultsPanel:
         ui.resultsTabs.setTabEnabled(TISSUES_TAB, parameters.madeTissues is not None)
         ui.resultsCollapsibleButton.enabled = some
         ui.resultsCollapsibleButton.collapsed = not some
-        self._show_warnings()
+        self._show_rows()
 
     def compare(self) -> None:
         """Show before, after and change side by side."""
@@ -82,5 +89,8 @@ class ResultsPanel:
         if self._charts[number] is not None:
             slicer.modules.plots.logic().ShowChartInLayout(self._charts[number])
 
-    def _show_warnings(self) -> None:
+    def _show_rows(self) -> None:
+        """Show the rows that the last run has; a translation has no figures of a change."""
         show_lines(self._ui.warningsLabel, self._warnings)
+        for widget in (self._ui.histogramButton, self._ui.jointButton, self._ui.resultsTabs):
+            widget.visible = not self._compared[-1]

@@ -196,6 +196,7 @@ def _task_words(task: str) -> str:
         "quality": _("quality"),
         "harmonize": _("harmonization"),
         "predict": _("prediction"),
+        "translate": _("translation"),
         "superresolve": _("super-resolution"),
         "template": _("template"),
         "upsample-dmri": _("more directions"),

@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "harmonizeWeights": "",
     "harmonizeTemplate": "",
     "predictWeights": "",
+    "translateModelFolder": "",
     "offline": False,
 }
 """Names of the settings and what holds until someone changes them."""
