@@ -94,8 +94,9 @@ class Outcome:
     def from_record(cls, record: Mapping[str, Any]) -> Outcome:
         """Return the outcome that :meth:`as_record` described; fields of later versions are left out."""
         known: dict[str, Any] = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
-        lists = {name: tuple(known[name]) for name in ("warnings", "outputs") if name in known}
-        return cls(**{**known, **lists})
+        for name in {"warnings", "outputs"} & set(known):
+            known[name] = tuple(known[name])
+        return cls(**known)
 
 
 OnOutcome = Callable[[Outcome], None]

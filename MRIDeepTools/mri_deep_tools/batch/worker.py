@@ -222,7 +222,8 @@ def _results(job: Job, staging: Path, progress: _JobProgress) -> dict[str, Any]:
 
     task = get_task(job.task)
     main = job.outputs[task.result]
-    sidecar = sidecar_path(staging / main)
+    places = (sidecar_path(staging / main), (staging / main).with_suffix(".json"))  # of an image, of a table
+    sidecar = next((path for path in places if path.is_file()), places[0])
     added = job.extra.get("sidecar")
     if added and sidecar.is_file():
         record = json.loads(sidecar.read_text(encoding="utf-8"))
