@@ -40,7 +40,7 @@ COMMANDS = {
     "predict": "predict age or diagnosis from T1w scans with a model of your own, as a table",
     "superresolve": "turn a thick-slice T2w scan into a 1 mm isotropic one with the help of a T1w scan",
     "upsample-dmri": "predict further diffusion directions of a scan from few measured ones",
-    "translate": "make another contrast from scans, pictures or whole data sets, with a network trained without pairs",
+    "translate": "make another contrast from scans, pictures or whole data sets with a diffusion network",
     "translate-dataset": "make sets to train a translation with, from pictures, scans or .mat files",
     "simulate": "make synthetic data with known truth: scans from label maps, thick slices from isotropic scans",
     "train": "train networks from a configuration file, without a screen",

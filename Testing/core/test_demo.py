@@ -29,10 +29,16 @@ def test_every_task_runs_on_sample_data(tmp_path):
     out = tmp_path / "demo"
     assert main(["demo", str(out), "--quiet", "--progress", "none"]) == 0
     page = (out / "report.html").read_text(encoding="utf-8")
-    for title in ("Segmentation", "Harmonization of two sites", "Super-resolution", "More diffusion directions"):
+    for title in (
+        "Segmentation",
+        "Harmonization of two sites",
+        "Super-resolution",
+        "Another contrast",
+        "More diffusion",
+    ):
         assert title in page
-    assert page.count("data:image/png") == 5
-    for folder in ("harmonize", "superresolve", "dmri"):
+    assert page.count("data:image/png") == 6
+    for folder in ("harmonize", "superresolve", "translate", "dmri"):
         assert (out / folder / "report.html").is_file()
     record = json.loads((out / "superresolve" / "icbm152_desc-synthetic_T2w.json").read_text())
     assert record["Honesty"]["PsnrDb"] > record["Honesty"]["InterpolationPsnrDb"]

@@ -273,7 +273,7 @@ def translation_record(
         synthetic=True,
         hide_names=args.hide_names,
     )
-    record["Method"] = "SynDiff: adversarial diffusion in few steps, trained without pairs (arXiv:2207.08208)"
+    record["Method"] = "SynDiff: image translation by adversarial diffusion in few steps (arXiv:2207.08208)"
     record["SourceContrast"], record["TargetContrast"] = result.source, result.target
     record["Translation"] = result.facts
     record["ModelFacts"] = describe_info(result.info)

@@ -24,8 +24,8 @@ __all__ = ["TITLE", "pictures_png", "scan_png", "sections", "write_picture_repor
 TITLE = "Translated contrast"
 
 METHOD = (
-    "A diffusion network made this image from an image of another contrast (SynDiff). It was trained without pairs: "
-    "what it shows is what such images usually show, not what was measured.",
+    "A diffusion network made this image from an image of another contrast (SynDiff). It shows what such images "
+    "usually show, not what was measured; on scans that differ from those of its training it can fail altogether.",
     "The method is not validated for lesions: they can vanish, appear, or change their size. Structures can lie a few "
     "pixels off. Do not read findings from this image.",
 )
