@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, RequestError
 from ..progress import Progress
-from . import dmri_scores, picture_scores, prediction_scores, similarity, translation_scores
+from . import dmri_scores, model_scores, picture_scores, prediction_scores, similarity, translation_scores
 from .options import add_common_options, positive
 from .outputs import check_outputs
 
@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prediction_scores.add_action(actions)
     dmri_scores.add_action(actions)
     translation_scores.add_action(actions)
+    model_scores.add_action(actions)
     picture_scores.add_action(actions)
 
 
@@ -79,6 +80,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     actions = {"segmentation": _segmentation, "checkpoints": _checkpoints, "priors": _priors}
     others = {"similarity": similarity.run, "prediction": prediction_scores.run, "dmri": dmri_scores.run}
     others |= {"translation": translation_scores.run, "image-segmentation": picture_scores.run}
+    others["translation-model"] = model_scores.run
     {**actions, **others}[args.action](args, progress)
 
 
