@@ -418,6 +418,14 @@ def test_names_of_contrasts(first, second, same):
     assert same_contrast(first, second) is same
 
 
+def test_the_bundled_model_is_used_where_none_is_named():
+    result = translate(head((20, 22, 8), (8.0, 8.0, 8.0)), "T2w", slices="4", threads=1)
+    assert result.model == "syndiff-lite"
+    assert any("simulated people" in text for text in result.warnings)
+    assert result.facts["PixelMm"] == [2.0, 2.0]
+    assert result.image.data[:, :, 4].max() > 0
+
+
 def test_a_name_that_tells_another_contrast_is_told(model, tmp_path):
     from mri_deep_tools.volume import write_volume
 

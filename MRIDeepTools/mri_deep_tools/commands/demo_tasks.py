@@ -225,7 +225,8 @@ def _translate(folder: Path, args: argparse.Namespace, progress: Progress) -> li
             [
                 "A T2w image of some slices of the template was made from the template, by a small model that learned "
                 "from simulated people.",
-                "It was not measured: fluid is bright as it should be, but cortex is blurred and dark patches are faults.",
+                "It was not measured: fluid is bright as it should be, but cortex is blurred, and dark patches are "
+                "faults.",
             ],
         ),
         Picture("T1w and synthetic T2w", picture, "Axial slices, T1w above, synthetic T2w below"),

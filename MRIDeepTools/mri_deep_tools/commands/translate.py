@@ -36,7 +36,7 @@ def _add_model_options(group: Any) -> None:
     group.add_argument("--to", required=True, metavar="CONTRAST", help="the contrast to make, as the model names it")
     group.add_argument("--from", dest="source", metavar="CONTRAST", help="that of INPUT: refuse a model for another")
     weights = group.add_mutually_exclusive_group()
-    weights.add_argument("--model", metavar="NAME", help="see `mri-deep-tools models list`")
+    weights.add_argument("--model", metavar="NAME", help="see `mri-deep-tools models list` (default: syndiff-lite)")
     weights.add_argument("--weights", type=Path, metavar="DIR", help="folder with model.json and gen_diffusive_* files")
     group.add_argument("--epoch", type=int, metavar="E", help="of the training, where DIR holds several")
 

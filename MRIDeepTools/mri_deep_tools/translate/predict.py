@@ -251,7 +251,13 @@ class Translator:
     def _begin(self, progress: ProgressCallback | Progress | None) -> tuple[Progress, tuple[int, dict[str, float]]]:
         progress = progress if isinstance(progress, Progress) else Progress(progress)
         progress.plan(STAGES)
-        return progress, (len(progress.warnings), dict(progress.seconds))
+        before = len(progress.warnings), dict(progress.seconds)
+        if self.options.model is None and self.options.weights is None:
+            progress.warn(
+                f"no model was named, so the small bundled model {LITE_MODEL} is used, which was trained on simulated "
+                "people; name another with --weights or --model"
+            )
+        return progress, before
 
     def _announce(self, progress: Progress, threads: int) -> None:
         precision = str(self.dtype).removeprefix("torch.")
