@@ -53,6 +53,7 @@ def test_a_killed_worker_changes_nothing(tmp_path):
         assert np.array_equal(read_volume(path).data, read_volume(tmp_path / "two" / path.name).data)
 
 
+@pytest.mark.slow
 def test_a_killed_client_goes_on_where_it_was(tmp_path):
     """Its workers end with it; what was finished is neither lost nor done again."""
     table, folder = make_table(tmp_path, 40), tmp_path / "out"
