@@ -113,9 +113,8 @@ def _facts(request: Request, rows: Sequence[Mapping[str, Any]], seconds: float, 
     if times:
         facts["Time per subject"] = f"median {median(times):.1f} s, longest {max(times):.1f} s"
     if finished and seconds > 0:
-        facts["Last run"] = (
-            f"{finished} subject{'s' if finished > 1 else ''} in {_clock(seconds)}, {finished * 3600 / seconds:.0f} per hour"
-        )
+        count = f"{finished} subject{'s' if finished > 1 else ''}"
+        facts["Last run"] = f"{count} in {_clock(seconds)}, {finished * 3600 / seconds:.0f} per hour"
     told = [_short(word) for word in request.options if word not in ("--device=auto", "--precision=auto")]
     facts["Options"] = " ".join([*told, *_extras(request)]) or "none"
     return facts
