@@ -142,6 +142,7 @@ def test_learning_rates_follow_the_epochs(data, whole, tmp_path):
     assert rates == pytest.approx([1.6e-4] * 4 + [1e-5] * 4)
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_count_as_one(data, tmp_path):
     """But for the discriminators, which look at how the images of a batch differ."""
     for name, batch, parts in (("two", 2, 1), ("parts", 1, 2)):
