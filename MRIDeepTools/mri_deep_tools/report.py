@@ -156,10 +156,11 @@ class Code:
 
 @dataclass(frozen=True)
 class Part:
-    """The heading of a part of a page; what follows belongs to it."""
+    """The heading of a part of a page; what follows belongs to it, and is marked where it is synthetic."""
 
     kind: ClassVar[str] = "part"
     title: str
+    synthetic: bool = False
 
 
 Section = Text | Picture | Table | KeyValues | Code | Part

@@ -279,3 +279,12 @@ def test_a_record_without_its_figures_is_a_sentence(copied, tmp_path, capsys):
     sidecar.write_text(json.dumps(record))
     assert run(sidecar, tmp_path / "p.html") == 2
     assert "is damaged" in sentence(capsys) and not (tmp_path / "p.html").exists()
+
+
+def test_on_a_common_page_only_what_is_synthetic_is_called_so(small, tmp_path):
+    first, second = small("all/a"), small("all/b")
+    record = json.loads(second.read_text())
+    second.write_text(json.dumps(record | {"Synthetic": True}))
+    assert run(first, second, tmp_path / "one.html", "--quiet") == 0
+    first_part, second_part = (tmp_path / "one.html").read_text(encoding="utf-8").split('class="part"')[1:]
+    assert "Synthetic image." not in first_part and "Synthetic image." in second_part

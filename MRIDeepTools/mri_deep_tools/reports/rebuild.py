@@ -82,14 +82,13 @@ def write_pages(results: Sequence[Result], path: Path, *, show_names: bool = Fal
                 made += record_sections(result.record, show_names=show_names)
             warnings = hidden_names([*notes, *result.record.get("Warnings", ())], result.record, show_names)
             name = f": {result.sidecar.stem}" if show_names else ""
-            sections.append(Part(f"{index + 1} of {len(results)}: {title_of(result)}{name}"))
+            synthetic = bool(result.record.get("Synthetic"))
+            sections.append(Part(f"{index + 1} of {len(results)}: {title_of(result)}{name}", synthetic))
             if warnings:
                 sections.append(Text("Warnings" if len(warnings) > 1 else "Warning", warnings, "doubtful"))
             sections += made
             told += notes
-        synthetic = any(bool(result.record.get("Synthetic")) for result in results)
-        title = f"{len(results)} results"
-        write_report(path, title=title, sections=sections, record={"Synthetic": synthetic}, show_names=show_names)
+        write_report(path, title=f"{len(results)} results", sections=sections)
     return told
 
 
