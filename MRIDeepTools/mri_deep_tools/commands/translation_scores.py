@@ -40,7 +40,12 @@ def add_action(actions: Any) -> None:
         "with pictures, whose data range is 255); default: mean for scans, none for pictures",
     )
     scores.add_argument("--data-range", type=float, metavar="X", help="largest possible difference, with none")
-    scores.add_argument("--mask", type=Path, metavar="FILE", help="of scans: count these voxels in the masked scores")
+    scores.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="of scans: voxels of the masked scores (default: above a tenth of the truth's 99.9th percentile)",
+    )
     add_common_options(scores)
 
 
@@ -175,6 +180,7 @@ def _scan_scores(args: argparse.Namespace, rule: str, truth: Path, found: Path, 
 
     from ..geometry import same_grid
     from ..superresolve.metrics import similarity
+    from ..translate.volumes import foreground
     from ..volume import read_volume
 
     real = read_volume(truth, on_warning=progress.warn)
@@ -183,7 +189,7 @@ def _scan_scores(args: argparse.Namespace, rule: str, truth: Path, found: Path, 
     for other, name in ((fake, found.name), (mask, args.mask and args.mask.name)):
         if other is not None and not same_grid(real, other):
             raise GeometryError(f"{name} does not lie on the grid of {truth.name}", "resample it first")
-    inside = (real.data if mask is None else mask.data) > 0
+    inside = foreground(real.data) if mask is None else mask.data > 0  # the air of a real scan is not 0
     names = (truth.name, found.name)
     a, b, peak = _scaled(
         real.data.astype(np.float64), fake.data.astype(np.float64), rule, args.data_range or 1.0, names
