@@ -326,6 +326,7 @@ def test_existing_results_are_kept_unless_told_otherwise(tmp_path, model, capsys
     assert call(model, dataset, tmp_path / "n", "--dataset-id", "3", "--overwrite") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_cancelled_run_leaves_what_is_complete_and_nothing_else(tmp_path, model):
     """The second scan has more slices than there is time for; SIGTERM comes while it is translated."""
