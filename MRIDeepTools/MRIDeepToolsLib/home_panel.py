@@ -11,6 +11,7 @@ import qt
 import slicer
 
 from . import core_info, settings, setup_core
+from .batch_panel import BatchPanel
 from .errors import GlueError, SetupDeclined
 from .i18n import _
 from .jobs import CoreJob
@@ -52,6 +53,7 @@ class HomePanel:
         self.progress = ProgressPanel(ui.progressContainer, self.cancel)
         self.devices, self.threads = DeviceChoice(ui.deviceComboBox), ThreadsChoice(ui.threadsSpinBox)
         self.models = ModelTable(ui.modelsTable, ui.modelAboutLabel, self._update_buttons)
+        self.batch = BatchPanel(ui)
         self._fill_settings()
         self._connect()
         ui.disclaimerLabel.text = disclaimer()
@@ -127,6 +129,7 @@ class HomePanel:
         ui.setupButton.text = _("Repair") if state.ready else _("Set up")
         ui.openButton.visible = state.ready
         self.models.set_models((info or {}).get("models") or [])
+        self.batch.update()
         self._update_buttons()
         if not ui.reportCollapsibleButton.collapsed:
             self._report_opened(False)
@@ -230,6 +233,7 @@ class HomePanel:
         for job in (self.job, self._asking):
             if job is not None:
                 abandon(job)
+        self.batch.close()
 
     # ------------------------------------------------------------------------------------------- settings and report
 

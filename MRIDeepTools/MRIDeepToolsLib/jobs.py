@@ -67,6 +67,7 @@ class CoreJob:
     on_log : called as ``on_log(text)`` with one or more new lines.
     on_warning : called as ``on_warning(message)``.
     on_result : called as ``on_result(event)`` for each finished scan of several.
+    on_subject : called as ``on_subject(subject)`` with id, state, message and seconds for each one of a batch.
     on_finished : called once as ``on_finished(outcome)``; the temporary folder still exists then.
     environment : added to the environment of the process.
     events :
@@ -86,13 +87,14 @@ class CoreJob:
         on_log: Callable[[str], None] | None = None,
         on_warning: Callable[[str], None] | None = None,
         on_result: Callable[[dict[str, Any]], None] | None = None,
+        on_subject: Callable[[dict[str, Any]], None] | None = None,
         on_finished: Callable[[JobOutcome], None] | None = None,
         environment: Mapping[str, str] | None = None,
         events: bool = True,
         command: Sequence[str] | None = None,
     ) -> None:
         self.on_progress, self.on_log, self.on_warning = on_progress, on_log, on_warning
-        self.on_result, self.on_finished = on_result, on_finished
+        self.on_result, self.on_subject, self.on_finished = on_result, on_subject, on_finished
         self.fraction, self.stage, self.eta_s = 0.0, "", None
         self.outcome: JobOutcome | None = None
         self.warnings: list[str] = []
@@ -296,6 +298,8 @@ class CoreJob:
             self.fraction = _number(event.get("fraction"), self.fraction)
             self.eta_s = _number(event.get("eta_s"), None)
             self._call(self.on_progress, self.fraction, self.stage, self.eta_s)
+            if isinstance(event.get("subject"), dict):
+                self._call(self.on_subject, event["subject"])
         elif kind == "warning":
             self.warnings.append(str(event.get("message", "")))
             self._call(self.on_warning, self.warnings[-1])

@@ -24,6 +24,8 @@ DEFAULTS: dict[str, Any] = {
     "harmonizeTemplate": "",
     "predictWeights": "",
     "translateModelFolder": "",
+    "batchInput": "",
+    "batchOutput": "",
     "offline": False,
 }
 """Names of the settings and what holds until someone changes them."""
