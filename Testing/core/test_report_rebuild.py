@@ -161,7 +161,7 @@ def test_a_missing_scan_is_said_and_found_in_another_folder(small, tmp_path, cap
     assert run(sidecar, page) == 0
     assert (
         "input scan (DOE_JANE_T1w.nii.gz) was not found" in capsys.readouterr().err
-        or "was not found" in page.read_text()
+        or "was not found" in page.read_text(encoding="utf-8")
     )
     assert "The input scan was not found" in page.read_text(encoding="utf-8")
     assert run(sidecar, "--inputs", elsewhere, "--overwrite", page, "--quiet") == 0  # the page may stand last

@@ -50,7 +50,7 @@ def module(host, monkeypatch):
     settings.reset()
     settings.set_value("device", "cpu")
     settings.set_value("threads", 1)
-    pair = {**model("pair-net", "translate", "bundled"), "input_needs": {"directions": [["T1w", "T2w"]]}}
+    pair = {**model("syndiff-lite", "translate", "bundled"), "input_needs": {"directions": [["T1w", "T2w"]]}}
     listed = [*MODELS, pair]
     monkeypatch.setattr(core_info, "_known", {"version": "1.2.3", "devices": [{"name": "cpu"}], "models": listed})
     yield handle
@@ -160,17 +160,15 @@ def test_what_cannot_be_translated_is_told(module, scan, folder, tmp_path):
     assert directions("", str(tmp_path), []) == []
 
 
-def test_picture_of_the_translation_panel(host, module, scan, folder, tmp_path):
+def test_picture_of_the_translation_panel(host, module, scan, tmp_path):
     """Rows of the other method leave no gaps, and the panel is no wider than Slicer's."""
     from HarmonizeLib.parameters import MethodChoice
-    from MRIDeepToolsLib.model_widgets import OWN_WEIGHTS
 
     widget = module.widget()
     wait_idle(host, widget)
     parameters = widget.panel.parameters
     plain = pixels(grab_panel(host, module, tmp_path / "iguane.png"))
-    parameters.method, parameters.translator = MethodChoice.SYNDIFF, OWN_WEIGHTS
-    widget.ui.translatePathLineEdit.currentPath = str(folder)
+    parameters.method = MethodChoice.SYNDIFF
     place = Path(os.environ["MRI_DEEP_TOOLS_PICTURES"]) if "MRI_DEEP_TOOLS_PICTURES" in os.environ else tmp_path
     picture = pixels(grab_panel(host, module, place / "Harmonize-translation.png"))
     assert picture.shape[1] == plain.shape[1] == 440

@@ -120,6 +120,7 @@ class Batch:
                     self._tell()
                     if left:
                         self.executor.run(left, self._note)
+                        self.state.recover()  # what a worker left that died meanwhile
             except KeyboardInterrupt:
                 self._summarise()
                 kept = f"{self.tally.before + self.tally.done} of {self.tally.total} subjects are finished"
