@@ -69,6 +69,7 @@ def test_without_pairs_cycles_are_judged_and_the_seed_decides(place):
         (["model", "none.hdf5"], "none.hdf5 does not exist"),
         (["none", "set_test.hdf5"], "none is neither a model folder nor a model's name"),
         (["model", ".", "--part", "val"], "has no *_val.hdf5"),
+        (["model", ".", "--epoch", "3"], "has no epoch in its name: epoch 3 cannot be chosen; leave the epoch out"),
     ],
 )
 def test_faults_end_with_a_sentence(place, capsys, words, sentence):

@@ -185,6 +185,18 @@ def test_a_published_folder_with_its_facts(folder, network):
     assert load_direction(folder, "T1w").info["file_epoch"] == 0
 
 
+def test_files_without_an_epoch_have_none_to_choose(tmp_path, network):
+    made = save_model(tmp_path / "made", {2: network}, FACTS)
+    assert load_direction(made, "T2w").info["file_epoch"] is None
+    with pytest.raises(WeightsError, match=r"gen_diffusive_2.safetensors of made has no epoch .* 3 cannot be chosen"):
+        load_direction(made, "T2w", epoch=3)
+    facts = json.loads((made / FACTS_FILE).read_text()) | {"epoch": 50}
+    (made / FACTS_FILE).write_text(json.dumps(facts))
+    assert load_direction(made, "T2w").path == load_direction(made, "T2w", epoch=50).path
+    with pytest.raises(WeightsError, match="epoch 3 cannot be chosen"):
+        load_direction(made, "T2w", epoch=3)
+
+
 def test_what_a_folder_lacks(folder):
     with pytest.raises(WeightsError, match="no epoch 40 of T2w to T1w; use one of 0, 50, 100"):
         load_direction(folder, "T1w", epoch=40)

@@ -146,7 +146,7 @@ def load_direction(folder_or_model_name: str | Path, to: str, epoch: int | None 
     folder = model_folder(folder_or_model_name)
     facts = load_facts(folder)
     number = facts.number_of(to)
-    path, found = _choose(folder, facts, number, facts.epoch if epoch is None else epoch)
+    path, found = _choose(folder, facts, number, epoch)
     network = load_generator(path, facts.image_size)
     info = asdict(facts) | {"model": folder.name, "file": path.name, "file_epoch": found}
     info["image_size"] = network.spec.image_size
@@ -257,8 +257,11 @@ def save_model(
     return folder
 
 
-def _choose(folder: Path, facts: ModelFacts, number: int, epoch: int | None) -> tuple[Path, int | None]:
-    """Return the generator's file of one direction, and its epoch (None where its name has none)."""
+def _choose(folder: Path, facts: ModelFacts, number: int, asked: int | None) -> tuple[Path, int | None]:
+    """Return the generator's file of one direction, and its epoch (None where its name has none).
+
+    A file without an epoch in its name may have one in ``model.json``.
+    """
     found: dict[int | None, Path] = {}
     for path in sorted(folder.iterdir()):  # safetensors come after pth and are preferred
         match = _GENERATOR.fullmatch(path.name)
@@ -269,13 +272,17 @@ def _choose(folder: Path, facts: ModelFacts, number: int, epoch: int | None) -> 
         message = f"the model folder {folder.name} cannot translate {source} to {target}: no gen_diffusive_{number}"
         raise WeightsError(message, "use a model that holds this direction")
     numbered = sorted(key for key in found if key is not None)
-    if epoch is None:
+    epoch = facts.epoch if asked is None else asked
+    if epoch is None or (not numbered and epoch == facts.epoch):
         chosen = numbered[-1] if numbered else None
-    elif epoch in found or not numbered:
-        chosen = epoch if epoch in found else None
-    else:
+    elif epoch in found:
+        chosen = epoch
+    elif numbered:
         listed = ", ".join(map(str, numbered))
         raise WeightsError(f"{folder.name} has no epoch {epoch} of {source} to {target}", f"use one of {listed}")
+    else:
+        message = f"{found[None].name} of {folder.name} has no epoch in its name: epoch {epoch} cannot be chosen"
+        raise WeightsError(message, "leave the epoch out")
     return found[chosen], chosen
 
 
