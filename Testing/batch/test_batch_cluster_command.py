@@ -35,6 +35,7 @@ def wait_for(folder, count, process):
     raise AssertionError("nothing was done")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_nothing(tmp_path):
     """The results are those of a batch without a cluster, voxel for voxel."""
     table, count = make_table(tmp_path, 40), 40

@@ -124,6 +124,7 @@ def slurm(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_jobs_are_submitted_used_and_cancelled(slurm, tmp_path):
     (tmp_path / "slurm.yaml").write_text("jobs: 2\ncores: 2\nmemory: 2 GiB\ninterface: lo\n")
     told, outcomes = [], []

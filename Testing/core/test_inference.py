@@ -117,6 +117,7 @@ def test_memory_follows_the_address_space_limit(tmp_path):
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
+@pytest.mark.slow
 def test_peak_memory_sees_an_allocation():
     before = peak_memory_bytes()
     assert before > 10_000_000

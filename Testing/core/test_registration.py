@@ -71,6 +71,7 @@ def test_known_transforms_are_found(brain, name):
     np.testing.assert_allclose(found.matrix[:3, :3] @ found.matrix[:3, :3].T, np.eye(3), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_another_contrast_with_mutual_information(brain):
     truth = rigid(Rotation.from_euler("xyz", [15, -10, 95], degrees=True), (-20.0, 10.0, 30.0))
     moving = scan_of(brain, truth)

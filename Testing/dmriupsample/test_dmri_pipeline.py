@@ -106,7 +106,7 @@ def test_spectral_convolution_is_the_direct_one(patch):
     torch.testing.assert_close(spectral.permute(3, 4, 0, 1, 2), direct, atol=1e-11, rtol=0)
 
 
-@pytest.mark.parametrize("dims", [1, 3])
+@pytest.mark.parametrize("dims", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_engine_gives_the_plain_networks_numbers(golden, weights, dims):
     data = np.load(golden(f"bare_{dims}d_q10.npz"))
     network = load_network(weights(dims, 10))

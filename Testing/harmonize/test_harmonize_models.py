@@ -92,6 +92,7 @@ def test_a_folder_of_a_model_and_its_sizes(tmp_path):
 
 
 @pytest.mark.skipif(all(m.name != "iguane-lite" for m in list_models("harmonize")), reason="iguane-lite is not bundled")
+@pytest.mark.slow
 def test_the_bundled_model_changes_a_brain_a_little(template):
     scan = template.with_data(template.data * (500 / np.median(template.data[template.data > 0])))
     result = harmonize.harmonize(scan, model="iguane-lite", preprocessed=True)

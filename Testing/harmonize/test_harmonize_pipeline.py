@@ -120,6 +120,7 @@ def test_the_result_returns_to_the_scan(whole, head):
     assert same_grid(whole.mask, scan) and np.array_equal(whole.mask.data > 0, mask)
 
 
+@pytest.mark.slow
 def test_stages_can_be_given_and_skipped(head, small_weights, shared, template, tmp_path):
     fsl = shared("data", "mni", "MNI152_T1_1mm_brain.nii.gz")
     transform = write_transform(tmp_path / "t.tfm", head["truth"])

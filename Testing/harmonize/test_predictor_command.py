@@ -184,6 +184,7 @@ def test_a_model_of_the_users_own_list_is_known_by_name(scans, models, tmp_path,
 # --------------------------------------------------------------------------------------------------- before the network
 
 
+@pytest.mark.slow
 def test_a_scan_and_its_prepared_image_give_the_same(template, tmp_path):
     """A brain in MNI space, once through the chain and once prepared by hand."""
     spec = PredictorSpec(shape=(160, 192, 160))

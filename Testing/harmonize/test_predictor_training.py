@@ -228,6 +228,7 @@ def test_workers_give_the_same_batches_in_the_same_order(toys, tmp_path):
 # ---------------------------------------------------------------------------------------------------------- training
 
 
+@pytest.mark.slow
 def test_age_is_learnt_from_the_size_of_the_ventricle(toys, tmp_path):
     """Six short epochs on 36 toy brains; the constant guess is off by 12 years on the held-out persons."""
     config = small(toys, tmp_path / "run", epochs=6, batch=3, validation_share=0.25, subject="person")

@@ -82,6 +82,7 @@ def test_descriptors_are_valid(command, tmp_path):
     assert main(["descriptor", command, str(path)]) == 2  # never overwrites unasked
 
 
+@pytest.mark.slow
 def test_boutiques_runs_what_a_person_would_run(scan, tmp_path):
     pytest.importorskip("boutiques", reason="Boutiques is not installed")
     (tmp_path / "tool.json").write_text(json.dumps(descriptor("segment")))
@@ -141,6 +142,7 @@ def test_nipype_writes_the_command_line(scan, tmp_path):
         interface("harmonize")(input=str(tmp_path / "none.nii.gz"))
 
 
+@pytest.mark.slow
 def test_nipype_runs_and_knows_its_outputs(scan, tmp_path, monkeypatch):
     pytest.importorskip("nipype", reason="Nipype is not installed")
     from mri_deep_tools.interfaces.nipype import interface

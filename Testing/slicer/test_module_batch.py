@@ -63,6 +63,7 @@ def told(widget) -> str:
     return widget.panel.batch.progress.ui.messageLabel.text
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_broken_scan_is_done_and_continued(host, widget, folder, tmp_path):
     ui, out = widget.ui, tmp_path / "results"
     assert not ui.batchStartButton.enabled

@@ -62,8 +62,9 @@ def test_page_names_only_controls_that_exist():
     texts = set()
     for path in REPOSITORY.glob("*/Resources/UI/*.ui"):
         texts |= set(re.findall(r"<string>([^<]+)</string>", path.read_text(encoding="utf-8")))
-    texts |= {"MRI Deep Tools", "Harmonize", "SynthSegment", "Repair", "Cancel"}  # titles, and words of the code
-    texts |= {"DMRIUpsample", "SuperResolve"}
+    for path in REPOSITORY.glob("*/*Lib/*.py"):
+        texts |= set(re.findall(r'_\("([^"]+)"\)', path.read_text(encoding="utf-8")))
+    texts |= {"MRI Deep Tools", "Harmonize", "SynthSegment", "DMRIUpsample", "SuperResolve"}  # titles of modules
     for words in re.findall(r"\*\*([^*]+)\*\*", PAGE.read_text(encoding="utf-8")):
         parts = words.split(" / ")
         if words[0].isupper() and "." not in words and words not in ("MRIDeepTools", "PyTorch"):

@@ -116,7 +116,12 @@ def test_generic_checks_of_slicer(host, name, main_window):
     handle.leave()
 
 
-@pytest.mark.parametrize("name", MODULES)
+LONG = ("Harmonize", "SynthSegment")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in MODULES]
+)
 def test_own_tests_of_the_module(host, name):
     """Both ways of Slicer: the loader of unittest, as in CTest, and runTest, as by Reload and Test."""
     handle = host.load(name)

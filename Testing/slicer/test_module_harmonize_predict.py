@@ -162,6 +162,7 @@ def test_what_cannot_predict_is_refused_with_a_sentence(host, module, scan, mode
     assert results_of() == []
 
 
+@pytest.mark.slow
 def test_the_panel_predicts_with_a_model_alone(host, module, scan, models, tmp_path):
     """Disabled without a model; then value, unit, warning and disclaimer; a wrong file leaves the last result."""
     widget = module.widget()

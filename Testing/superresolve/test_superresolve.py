@@ -177,6 +177,7 @@ def test_a_t1w_that_lies_elsewhere_is_found(weights_file, pair, thick, angles, s
 
 
 @pytest.mark.parametrize("angles", [(-75, 20, 15), pytest.param((180, 10, 0), marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_large_tilts_of_a_whole_brain_are_found(angles):
     """A T1w brain on its side or upside down against 5 mm slices of another contrast: below 1.5 mm at its corners."""
     from mri_deep_tools.harmonize.template import load_template

@@ -56,6 +56,7 @@ def test_left_and_right_are_never_mixed(labelled):
             assert per_plane[wrong].sum() <= 0.001 * per_plane.sum(), code
 
 
+@pytest.mark.slow
 def test_stored_orientation_does_not_matter(segmenter, template, labelled):
     """The same head with axes in another order and direction gets the same labels at the same places."""
     turned = template.data.transpose(2, 0, 1)[:, ::-1]
@@ -75,7 +76,7 @@ def test_fast_is_nearly_as_good(template, labelled):
     assert (fast == labelled.labels.data)[brain].mean() > 0.8
 
 
-@pytest.mark.parametrize(("kind", "least"), [("t1", 0.62), ("random", 0.4)])
+@pytest.mark.parametrize(("kind", "least"), [pytest.param("t1", 0.62, marks=pytest.mark.slow), ("random", 0.4)])
 def test_held_out_anatomy(kind, least, segmenter, shared):
     """A single scan of an anatomy that was not trained on; the card has the means over many."""
     from mri_deep_tools.synthsegment.generator.model import GeneratorConfig

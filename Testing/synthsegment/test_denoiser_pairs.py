@@ -8,9 +8,11 @@ import sys
 
 import nibabel as nib
 import numpy as np
+import pytest
 from test_training import write_map
 
 
+@pytest.mark.slow
 def test_pairs_are_group_maps_on_one_grid(shared, tmp_path):
     weights = tmp_path / "synthseg_robust_2.0.h5"
     source = shared("fixtures", "synthseg", "weights", "synthseg_robust_2.0.h5.gz")

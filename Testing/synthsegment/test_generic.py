@@ -295,6 +295,7 @@ def test_network_grid_follows_the_target_resolution_and_the_padding(tmp_path, mo
     assert seen.pop() == (2, 32, 32, 32)
 
 
+@pytest.mark.slow
 def test_short_memory_makes_pieces_that_give_the_same(tmp_path, monkeypatch):
     from mri_deep_tools.synthsegment import generic_run
 

@@ -107,6 +107,7 @@ def test_backend_mirrors_exactly(folder):
     np.testing.assert_allclose(averaged(image[::-1]).numpy(), averaged(image).flip(1)[swap].numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_posteriors_come_on_the_1_mm_grid_of_a_window_with_its_place(folder):
     backend = LiteBackend(load_lite(folder))
     image = np.random.default_rng(0).random((60, 90, 70)).astype(np.float32)

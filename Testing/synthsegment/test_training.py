@@ -160,6 +160,7 @@ def test_maps_are_split_by_name(maps):
         split_maps(items, ["map_9"])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_makes_the_same_steps(maps, tmp_path):
     """Killed with SIGKILL in the middle, moved and started again, a run logs the losses of one that was left alone."""
     whole = small_config(maps, tmp_path / "whole", steps=8)
@@ -216,6 +217,7 @@ def test_sources_draw_what_their_network_takes(maps, task):
 
 
 @pytest.mark.parametrize("task", ["denoiser", "qc", "supervised"])
+@pytest.mark.slow
 def test_paired_trainings_take_a_step(maps, tmp_path, task):
     """Two steps through the real command with pairs; noisy maps are the maps themselves, one voxel off."""
     images = tmp_path / "images"
