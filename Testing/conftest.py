@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import signal
 from pathlib import Path
@@ -26,6 +27,15 @@ def shared_root() -> Path | None:
     """Return the folder of golden data, or None where there is none."""
     root = Path(os.environ.get("MRI_DEEP_TOOLS_SHARED", REPOSITORY.parent / "shared"))
     return root.resolve() if (root / "fixtures").is_dir() else None  # tests may change the working folder
+
+
+@pytest.fixture(autouse=True)
+def _locale():
+    """Put the locale back: ITK leaves the process without Unicode after it wrote a DICOM file, as some tests do."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    if locale.setlocale(locale.LC_ALL) != before:
+        locale.setlocale(locale.LC_ALL, before)
 
 
 @pytest.fixture(scope="session")

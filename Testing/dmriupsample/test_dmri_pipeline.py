@@ -24,7 +24,7 @@ PIPES = {
 WHOLE_MAX, WHOLE_MEAN = 0.2, 0.02  # tolerances of the golden data, intensity units at xmax 4000
 
 
-@pytest.mark.parametrize("case", PIPES)
+@pytest.mark.parametrize("case", [*list(PIPES)[:3], pytest.param("pipe_3d_b1000_q6", marks=pytest.mark.slow)])
 def test_golden_whole_program(golden, weights, case):
     dims, count, options = PIPES[case]
     result = upsample(

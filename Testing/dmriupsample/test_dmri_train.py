@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from mri_deep_tools.cli import main
 from mri_deep_tools.dmriupsample.facts import read_facts
 from mri_deep_tools.dmriupsample.harmonics import predict_damped
 from mri_deep_tools.dmriupsample.packing import PackOptions, pack_subjects
@@ -47,8 +48,15 @@ def metrics(folder) -> list[dict[str, str]]:
     return [row for path in paths for row in csv.DictReader(path.open())]
 
 
-@pytest.mark.parametrize("precision", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
-def test_golden_steps(golden, weights, tmp_path, precision):
+@pytest.mark.parametrize(
+    ("precision", "steps"),
+    [
+        ("float64", 2),
+        pytest.param("float64", 4, marks=pytest.mark.slow),
+        pytest.param("float32", 4, marks=pytest.mark.slow),
+    ],
+)
+def test_golden_steps(golden, weights, tmp_path, precision, steps):
     shutil.copy(golden("train", "data.tfrecord.gz"), tmp_path / "one.tfrecord.gz")
     options = PackOptions((1000, 2000, 3000), frame="stored", crop=False)
     packed = pack_subjects(find_subjects(tmp_path), options, tmp_path / "packed.h5", Progress())
@@ -64,7 +72,7 @@ def test_golden_steps(golden, weights, tmp_path, precision):
         return Batch(*(getattr(made, n).to(kind) for n in ("images", "bvecs_in", "bvecs_out", "target")))
 
     losses = []
-    for step in range(4):
+    for step in range(steps):
         loss = module.loss(batch([2 * step, 2 * step + 1]))
         optimiser.zero_grad()
         loss.backward()
@@ -72,14 +80,14 @@ def test_golden_steps(golden, weights, tmp_path, precision):
         losses.append(float(loss.detach()))
     module.eval()
     with torch.no_grad():
-        after = float(module.loss(batch([0, 1])))
+        after = float(module.loss(batch([0, 1]))) if steps == 4 else None
     with np.load(golden("train", "train_steps.npz")) as expected:
         double = precision == "float64"
         wanted = expected["losses_float64"] if double else expected["losses"]
         limits = [1e-6, 1e-4, 1e-4, 1e-4] if double else [2e-5, 1e-2, 1e-1, 1e-1]
-        for found, right, limit in zip(losses, wanted, limits, strict=True):
+        for found, right, limit in zip(losses, wanted[:steps], limits[:steps], strict=True):
             assert found == pytest.approx(float(right), rel=limit)
-        if double:
+        if double and steps == 4:
             assert after == pytest.approx(float(expected["eval_loss_float64"]), rel=1e-4)
             state = module.network.state_dict()
             names = {"gamma": "norm.weight", "moving_mean": "norm.running_mean", "moving_variance": "norm.running_var"}
@@ -179,6 +187,7 @@ def command(*words: object) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_command_trains_on_a_table_and_the_result_predicts(subjects, tmp_path):
     run = tmp_path / "run"
     settings = ["dims=1", "width=0.05", "norm=batch", "wanted=4", "epochs=2", "batch=2", "steps_per_epoch=3",
@@ -215,11 +224,12 @@ def test_command_trains_on_a_table_and_the_result_predicts(subjects, tmp_path):
         (["source=simulated", "dims=1", "norm=batch", "initial_weights=none.safetensors"], "none.safetensors"),
     ],
 )
-def test_refusals(tmp_path, monkeypatch, settings, sentence):
+def test_refusals(tmp_path, monkeypatch, capsys, settings, sentence):
     monkeypatch.chdir(tmp_path)
     words = [word for setting in settings for word in ("--set", setting)]
-    done = command(*words, "--output", tmp_path / "run")
-    assert done.returncode in (1, 2) and sentence in done.stderr, done.stderr
+    status = main(["train", "dmri-rcnn", *words, "--output", str(tmp_path / "run"), "--cpu"])
+    told = capsys.readouterr().err
+    assert status in (1, 2) and sentence in told and "Traceback" not in told, told
 
 
 def test_initial_weights_of_another_network_are_refused(weights):

@@ -79,7 +79,7 @@ def command_row(scan, weights, folder) -> dict[str, str]:
     from MRIDeepToolsLib import nodes
 
     nodes.export_volume(scan, folder / "bare.nii")
-    words = ["predict", folder / "bare.nii", "--weights", weights, "--csv", folder / "bare.csv"]
+    words = ["predict", folder / "bare.nii", "--weights", weights, "--csv", folder / "predicted.csv"]
     words += [
         "--skull-stripped",
         "--no-bias-correction",
@@ -92,7 +92,7 @@ def command_row(scan, weights, folder) -> dict[str, str]:
     ]
     command = [sys.executable, "-m", "mri_deep_tools", *map(str, words)]
     subprocess.run(command, check=True, timeout=300, capture_output=True)
-    with (folder / "bare.csv").open(newline="", encoding="utf-8") as stream:
+    with (folder / "predicted.csv").open(newline="", encoding="utf-8") as stream:
         return next(csv.DictReader(stream))
 
 

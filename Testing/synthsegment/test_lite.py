@@ -122,6 +122,7 @@ def test_posteriors_come_on_the_1_mm_grid_of_a_window_with_its_place(folder):
         np.testing.assert_allclose(corner % 2, [0, 0, 0, 1], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_model_folder_and_records_its_weights(folder, tmp_path):
     import hashlib
 
