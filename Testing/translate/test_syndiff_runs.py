@@ -132,6 +132,21 @@ def test_an_interrupted_run_continues_as_if_it_had_not_been(data, whole, tmp_pat
     assert (tmp_path / "stats.json").read_text() == (whole / "stats.json").read_text()
 
 
+def test_a_run_may_go_on_with_other_images_for_validation(data, tmp_path):
+    for epochs, images in ((1, 2), (2, 3)):
+        found = small(data, tmp_path, epochs=epochs, validation_images=images, pictures=0, supervised=True)
+        train(found, Progress())
+        if epochs == 1:  # the first images were much easier
+            kept = state(tmp_path)
+            kept["syndiff"]["book"]["best"] = 99.0
+            torch.save(kept, tmp_path / "checkpoints" / "last.ckpt")
+    values = np.load(tmp_path / "val_psnr_values.npy")
+    assert values.shape == (2, 2, 3)
+    assert np.isnan(values[:, 0, 2]).all() and np.isfinite(values[:, 0, :2]).all() and np.isfinite(values[:, 1]).all()
+    stats = json.loads((tmp_path / "stats.json").read_text())
+    assert stats["best"] == stats["validations"][1]["psnr"]  # figures of other images are not compared
+
+
 def test_learning_rates_follow_the_epochs(data, whole, tmp_path):
     rates = [group["lr"] for part in state(whole)["optimizer_states"] for group in part["param_groups"]]
     assert rates == pytest.approx([(1.6e-4 + 1e-5) / 2] * 4 + [(1e-4 + 1e-5) / 2] * 4)  # the second of two epochs

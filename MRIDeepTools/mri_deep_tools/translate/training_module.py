@@ -286,8 +286,11 @@ def make_module(config: SynDiffConfig, pairs: ContrastPairs, held: ContrastPairs
                 self.book["published"].append((raw["published_l1"], raw["published_psnr"]))
                 if self.trainer.is_global_zero:
                     for name, place in (("val_l1_loss", 0), ("val_psnr_values", 1)):
-                        rows = [values[place] for values in self.book["published"]]
-                        np.save(folder / f"{name}.npy", np.stack(rows, axis=1))
+                        np.save(folder / f"{name}.npy", rows_of([v[place] for v in self.book["published"]]))
+            judged = [key, own[key].shape[1]]
+            if self.book.get("judged", judged) != judged:
+                self.book["best"] = None  # continued with other images, whose figures cannot be compared
+            self.book["judged"] = judged
             if self.book["best"] is None or score > self.book["best"]:
                 self.book["best"] = score
                 if self.trainer.is_global_zero:
@@ -319,6 +322,13 @@ def make_module(config: SynDiffConfig, pairs: ContrastPairs, held: ContrastPairs
             return [torch.optim.Adam(n.parameters(), config.generator_rate, betas) for n in self.networks.values()]
 
     return SynDiffTraining()
+
+
+def rows_of(validations: list[np.ndarray]) -> np.ndarray:
+    """Return (2, V, N) of V validations (2, n); not a number where fewer than the most images, N, were looked at."""
+    most = max(values.shape[1] for values in validations)
+    wide = [np.pad(v, ((0, 0), (0, most - v.shape[1])), constant_values=np.nan) for v in validations]
+    return np.stack(wide, axis=1)
 
 
 def write_statistics(path: Path, book: dict[str, Any]) -> None:
