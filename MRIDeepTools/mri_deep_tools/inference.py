@@ -6,7 +6,6 @@ and address-space limits count, since a container with 2 of 64 cores must not st
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import math
 import os
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ._heap import freed_bytes, give_back_freed, keep_freed
 from .errors import OutOfMemoryError, RequestError
 
 if TYPE_CHECKING:
@@ -48,9 +48,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _MANY_CORES = 4  # from here on hyper-threads cost more than they give in convolutions
 _NO_LIMIT = 1 << 60  # cgroup version 1 writes "no limit" as a number near 2**63
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_REUSED_BYTES = 128 << 20  # larger tensors go back to the system: kept, they would leave holes
+_REUSED_BYTES = 128 << 20  # larger tensors go back to the system: in a single run they are not needed again
 _KEPT_BYTES = 1 << 30
+_SHORT = 8  # freed memory that is kept goes back when less than so many times as much is free
+
+_keeps = False
 
 
 def pick_device(request: str = "auto") -> torch.device:
@@ -133,18 +135,18 @@ def set_threads(threads: int | None = None) -> int:
     return count
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(*, many: bool = False) -> bool:
     """Let this process use freed memory again, where the C library allows it (glibc); returns whether it does.
 
     By default tensors above 32 MB go back to the system as soon as they are freed, and the next one is made of pages
-    that the system first fills with zeros: up to a quarter of the processor time of a run.
+    that the system first fills with zeros: up to a third of the processor time of a run. ``many`` is for work on one
+    scan after the other, which needs the largest tensors again: it keeps more, up to an eighth of what is free now.
+    :func:`available_memory` gives all of it back when memory becomes short.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _REUSED_BYTES)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES))
+    global _keeps
+    kept = max(_KEPT_BYTES // 4, min(2 * _KEPT_BYTES, available_memory() // 8)) if many else _KEPT_BYTES
+    _keeps = keep_freed(kept if many else _REUSED_BYTES, kept)
+    return _keeps
 
 
 def _cgroup_folders(root: Path, controller: str) -> Iterator[tuple[int, Path]]:
@@ -196,15 +198,25 @@ def _cgroup_cpus(root: Path) -> float | None:
 def available_memory(device: torch.device | None = None, root: Path = Path("/")) -> int:
     """Return how many bytes this process may still take on ``device`` (None = CPU).
 
-    On the CPU: the smallest of free memory, cgroup limit less use, and address-space limit less use.
+    On the CPU: the smallest of free memory, cgroup limit less use, and address-space limit less use. What this process
+    keeps of freed memory (:func:`keep_freed_memory`) is given back first where that is a good part of it.
     """
-    import psutil
-
     if device is not None and device.type == "cuda":
         import torch
 
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    room = _free_memory(root)
+    if _keeps and room < _SHORT * freed_bytes():
+        give_back_freed()
+        room = _free_memory(root)
+    return room
+
+
+def _free_memory(root: Path) -> int:
+    """Return what the system and the limits of this process leave free, in bytes."""
+    import psutil
+
     room = [int(psutil.virtual_memory().available), *_cgroup_memory(root)]
     if sys.platform != "win32":
         import resource

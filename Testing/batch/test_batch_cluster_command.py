@@ -89,4 +89,17 @@ def test_requests_that_cannot_be_met(tmp_path, capsys, monkeypatch, words, sente
     table = make_table(tmp_path, 1)
     assert main(["batch", "upsample-dmri", "--table", str(table), str(tmp_path / "out"), *WORDS, *words]) == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]
-    assert not list((tmp_path / "out").glob("*.nii.gz"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_is_not_there_costs_no_results(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mri_deep_tools.batch.cluster_start._CONNECT_SECONDS", 2)
+    table, out = make_table(tmp_path, 1), tmp_path / "out"
+    assert batch("--table", table, out) == 0
+    before, kept = results(out), records(out)
+    scan = tmp_path / "in/s000_dwi.nii.gz"
+    scan.touch()  # as if it had changed
+    for words in (["--overwrite"], ["--resume"]):
+        assert batch("--table", table, out, *words, "--cluster", "tcp://127.0.0.1:1") == 2
+        assert "no Dask scheduler answers" in capsys.readouterr().err
+        assert results(out) == before and records(out) == kept

@@ -130,7 +130,16 @@ def test_files_of_others_are_not_replaced(tmp_path, capsys):
     mine.write_text("mine")
     assert batch("--table", table, out) == 1
     assert "exists already" in capsys.readouterr().err
-    assert mine.read_text() == "mine"
+    assert mine.read_text() == "mine" and list(out.iterdir()) == [mine]
+
+
+def test_a_batch_that_none_of_its_subjects_can_begin_leaves_nothing(tmp_path, capsys):
+    table, out = make_table(tmp_path, 3), tmp_path / "new" / "out"
+    wrong = ("--model", str(tmp_path / "gone"), *WORDS[2:])
+    assert batch("--table", table, out, options=wrong) in (1, 2)
+    assert "gone" in capsys.readouterr().err
+    assert not out.parent.exists()
+    assert batch("--table", table, out) == 0 and len(records(out)) == 3
 
 
 def test_two_batches_cannot_share_a_folder(tmp_path, capsys):

@@ -12,12 +12,12 @@ import math
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 from ..errors import MRIDeepToolsError, OutputError, RequestError
 from ..progress import Progress
@@ -54,9 +54,28 @@ class ClusterExecutor:
 
     def __init__(self, request: Request, progress: Progress, do: Do = run_job) -> None:
         self.request, self._progress, self._do = request, progress, do
+        self._crew: Crew | None = None
+
+    @contextmanager
+    def ready(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Connect to the cluster, or start it, where there are jobs; see :class:`~.jobs.Executor`.
+
+        Raises
+        ------
+        RequestError : no scheduler answers, or the batch system is not here.
+
+        """
+        if not jobs:
+            yield
+            return
+        with started(self.request, self._progress) as self._crew:
+            try:
+                yield
+            finally:
+                self._crew = None
 
     def run(self, jobs: Iterable[Job], on_outcome: OnOutcome) -> None:
-        """Do all jobs; see :class:`~.jobs.Executor`.
+        """Do all jobs; see :class:`~.jobs.Executor`. Outside of :meth:`ready` a cluster is started for this alone.
 
         Raises
         ------
@@ -68,7 +87,11 @@ class ClusterExecutor:
         first = next(waiting, None)
         if first is None:
             return
-        with started(self.request, self._progress) as crew, _token(Path(first.folder)) as token:
+        with ExitStack() as stack:
+            if self._crew is None:
+                stack.enter_context(self.ready([first]))
+            crew = cast(Crew, self._crew)
+            token = stack.enter_context(_token(Path(first.folder)))
             work = _Work(crew, _asked(first, token, self.request), self._progress.warn, self._do)
             work.run(_chained(first, waiting), on_outcome)
 

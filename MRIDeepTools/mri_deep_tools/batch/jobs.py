@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -105,6 +106,9 @@ OnOutcome = Callable[[Outcome], None]
 
 class Executor(Protocol):
     """Does jobs somewhere: in this process, or on a cluster."""
+
+    def ready(self, jobs: Sequence[Job]) -> AbstractContextManager[None]:
+        """Have what these jobs need at hand (workers, for instance) until the end of the context, or say why not."""
 
     def run(self, jobs: Iterable[Job], on_outcome: OnOutcome) -> None:
         """Do all jobs, in any order, and hand on each outcome once.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
@@ -97,6 +98,9 @@ class Batch:
         self.state = State(request.folder)
         self.tally = Tally(len(self.jobs))
         self.models: set[str] = set()
+        self.changed: list[str] = []  # names of jobs whose inputs or options have changed
+        self.added: set[Path] = set()  # what was written beside results
+        self.anew, self.hopeless = True, False
 
     def run(self) -> Tally:
         """Do all that is left, and write the summary and the overview.
@@ -109,43 +113,73 @@ class Batch:
         """
         with self.state.locked():
             left = self._left()
-            if self.on_begin is not None:
-                self.on_begin()
-            skipped = len(self.tally.failed)
-            self.tally.before, self.tally.skipped = len(self.jobs) - len(left) - skipped, skipped
-            self.tally.begin = time.monotonic()
-            self.progress.plan([("batch", 1.0)])
-            try:
-                with self.progress.stage("batch"):
-                    self._tell()
-                    if left:
-                        self.executor.run(left, self._note)
-                        self.state.recover()  # what a worker left that died meanwhile
-            except KeyboardInterrupt:
-                self._summarise()
-                kept = f"{self.tally.before + self.tally.done} of {self.tally.total} subjects are finished"
-                raise CancelledError("Cancelled", f"{kept}; continue with --resume") from None
-            self._summarise()
+            with self.executor.ready(left):  # nothing is written or deleted for workers that are not there
+                self._begin()
+                try:
+                    self._do(left)
+                except CancelledError:
+                    raise
+                except MRIDeepToolsError:
+                    self._forget_if_never_begun()
+                    raise
         return self._verdict()
+
+    def _do(self, left: Sequence[Job]) -> None:
+        """Do what is left, and write the summary."""
+        skipped = len(self.tally.failed)
+        self.tally.before, self.tally.skipped = len(self.jobs) - len(left) - skipped, skipped
+        self.tally.begin = time.monotonic()
+        self.progress.plan([("batch", 1.0)])
+        try:
+            with self.progress.stage("batch"):
+                self._tell()
+                if left:
+                    self.executor.run(left, self._note)
+                    self.state.recover()  # what a worker left that died meanwhile
+        except KeyboardInterrupt:
+            self._summarise()
+            kept = f"{self.tally.before + self.tally.done} of {self.tally.total} subjects are finished"
+            raise CancelledError("Cancelled", f"{kept}; continue with --resume") from None
+        self._summarise()
 
     # -------------------------------------------------------------------------------------------------- what is left
 
     def _left(self) -> list[Job]:
-        """Return the jobs that are to be done, after a look at what earlier runs left."""
+        """Return the jobs that are to be done, after a look at what earlier runs left; nothing is deleted yet."""
         before = self.state.read_plan()
-        plan = self._plan(before)
-        if before is None:
+        self.plan = self._plan(before)
+        self.anew = before is None or (self.overwrite and not self.resume)
+        if self.anew:
+            self._check_way()
+            return self.jobs
+        self._compare(before or {}, self.plan)
+        self.state.recover()
+        return list(self._unfinished())
+
+    def _begin(self) -> None:
+        """Make way for the results, and write down what the batch is."""
+        if self.anew:
             if self.resume:
                 self.progress.warn("there is nothing to continue: the batch begins anew")
-            self._clear_way()
-        elif self.overwrite and not self.resume:
             self.state.forget_all()
-            self._clear_way()
-        else:
-            self._compare(before, plan)
-        self.state.recover()
-        self.state.write_plan(plan)
-        return list(self._unfinished()) if before is not None else self.jobs
+            self.state.recover()
+            for job in self.jobs if self.overwrite else ():
+                for name in job.outputs.values():
+                    (self.request.folder / name).unlink(missing_ok=True)
+        for name in self.changed:
+            self.state.forget(name)
+        found = set(self.request.folder.iterdir())
+        self.state.write_plan(self.plan)
+        if self.on_begin is not None:
+            self.on_begin()
+        self.added = set(self.request.folder.iterdir()) - found
+
+    def _forget_if_never_begun(self) -> None:
+        """Leave no trace of a batch that ended before its first subject, since it would stand in the next one's way."""
+        if self.anew and not self.tally.done and (self.hopeless or not self.tally.failed):
+            self.state.forget_batch()
+            for path in self.added:
+                path.unlink(missing_ok=True)
 
     def _plan(self, before: dict[str, Any] | None) -> dict[str, Any]:
         return {
@@ -177,25 +211,22 @@ class Batch:
         if before.get("Version") != plan["Version"]:
             self.progress.warn(f"the batch was begun with version {before.get('Version')} of this program")
 
-    def _clear_way(self) -> None:
-        """Refuse to replace files that no batch made, or delete them when asked to."""
-        for job in self.jobs:
+    def _check_way(self) -> None:
+        """Refuse to replace files that no batch made, unless asked to."""
+        for job in () if self.overwrite else self.jobs:
             for name in job.outputs.values():
-                path = self.request.folder / name
-                if path.exists() and not self.overwrite:
+                if (self.request.folder / name).exists():
                     raise OutputError(f"{name} exists already", "choose another folder or allow --overwrite")
-                path.unlink(missing_ok=True)
 
     def _unfinished(self) -> Iterator[Job]:
         """Yield the jobs that were not finished, or whose inputs or options have changed since."""
-        changed: list[str] = []
+        changed = self.changed
         for job in self.jobs:
             outcome = self.state.outcome(job.id)
             if outcome is None:
                 yield job
             elif outcome.fingerprint != job.fingerprint:
                 changed.append(job.id)
-                self.state.forget(job.id)
                 yield job
             elif outcome.state == "failed" and not self.skip_failed:
                 yield job
@@ -217,6 +248,7 @@ class Batch:
         if outcome.state == "failed":
             tally.failed.append(outcome.id)
             if outcome.code in _HOPELESS and not tally.done and not tally.before:
+                self.hopeless = True
                 raise _HOPELESS[outcome.code](outcome.message.rstrip("."))
             self.progress.warn(f"{outcome.id} failed: {outcome.message}")
         else:

@@ -40,6 +40,8 @@ class State:
     def locked(self) -> Iterator[None]:
         """Keep every other batch out of the folder; the lock goes with the process, however that ends.
 
+        Where no plan was written meanwhile, the folder is left as it was found.
+
         Raises
         ------
         RequestError : another batch works in the folder.
@@ -50,6 +52,7 @@ class State:
 
         from .._atomic import output_error
 
+        made = [path for path in (self.root, *self.root.parents) if not path.exists()]
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / "lock", timeout=0)
@@ -62,7 +65,10 @@ class State:
         try:
             yield
         finally:
+            begun = (self.root / "plan.json").exists()
             lock.release()
+            if not begun:
+                _remove_empty([self.root, *made[1:]], self.root / "lock")
 
     # -------------------------------------------------------------------------------------------------------- plan
 
@@ -115,6 +121,12 @@ class State:
         for outcome in list(self.outcomes()):
             self.forget(outcome.id)
         shutil.rmtree(self.root / "staging", ignore_errors=True)
+
+    def forget_batch(self) -> None:
+        """Forget the batch whole: its records, what these name, and its plan."""
+        self.forget_all()
+        shutil.rmtree(self.root / "records", ignore_errors=True)
+        (self.root / "plan.json").unlink(missing_ok=True)
 
     # ----------------------------------------------------------------------------------------------------- staging
 
@@ -209,6 +221,14 @@ def _files_of(outcome: Outcome | None) -> Sequence[str]:
     if outcome is None:
         return ()
     return (*outcome.outputs, *([outcome.picture] if outcome.picture else []))
+
+
+def _remove_empty(folders: Sequence[Path], lock: Path) -> None:
+    """Remove a lock and the folders that were made for it, as far as they hold nothing else."""
+    with suppress(OSError):  # another batch may have begun in the meantime
+        lock.unlink(missing_ok=True)
+        for folder in folders:
+            folder.rmdir()
 
 
 def _flush(staging: Path, outcome: Outcome) -> None:

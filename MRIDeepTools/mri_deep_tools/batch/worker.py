@@ -13,8 +13,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -57,7 +57,7 @@ class Worker:
         from ..kept import keep_networks
 
         keep_networks(self.networks)
-        keep_freed_memory()
+        keep_freed_memory(many=True)
         self.compute = threading.Lock()
         self._room = threading.Condition()
         self._inside = 0
@@ -299,6 +299,10 @@ class LocalExecutor:
     def __init__(self, worker: Worker | None = None, do: Callable[[Job, Worker], Outcome] = run_job) -> None:
         self.worker = worker if worker is not None else Worker()
         self._do = do
+
+    def ready(self, jobs: Sequence[Job]) -> AbstractContextManager[None]:
+        """Return at once: this process is here."""
+        return nullcontext()
 
     def run(self, jobs: Iterable[Job], on_outcome: OnOutcome) -> None:
         """Do all jobs; see :class:`.jobs.Executor`."""

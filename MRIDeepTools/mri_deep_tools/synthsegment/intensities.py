@@ -60,7 +60,7 @@ def sharpen_(
     Parameters
     ----------
     posteriors :
-        (C, X, Y, Z) float32 on a 1 mm grid, channel 0 the background, summing to 1.
+        (C, X, Y, Z) float32, contiguous, on a 1 mm grid, channel 0 the background, summing to 1.
     image :
         (X, Y, Z) float32 on the same grid, not negative; any scale.
     codes :
@@ -142,9 +142,9 @@ class _Mixture:
         depth = max(1, SLAB_VOXELS // math.prod(value.shape[1:]))
         groups = self.groups.to(value.device)
         for begin in range(0, value.shape[0], depth):
-            part = posteriors[:, begin : begin + depth]
-            changed = part[0] < self.config.certain
-            y = (value[begin : begin + depth] - bias[begin : begin + depth])[changed]
+            part = posteriors[:, begin : begin + depth].view(len(posteriors), -1)
+            changed = (part[0] < self.config.certain).nonzero()[:, 0]
+            y = (value[begin : begin + depth] - bias[begin : begin + depth]).flatten()[changed]
             if not len(y):
                 continue
             likelihood = self.config.trust * self._likelihood(y, self._outer(y))

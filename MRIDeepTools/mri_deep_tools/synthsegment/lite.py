@@ -126,17 +126,16 @@ class LiteBackend:
         """
         report = progress or (lambda share: None)
         coarse = pool(image)
-        window = self._locate(coarse)
+        search = _Search(coarse, self._run, self.codes)
+        window = search.locate()
         report(0.3)
         if window is None:
             empty = np.zeros((len(self.codes), *image.shape), np.float32)
             empty[0] = 1
             return empty, affine
-        posterior = (
-            self._averaged(coarse, window, lambda share: report(0.3 + 0.3 * share))
-            if flip
-            else self._at(coarse, window)
-        )
+        posterior = search.posterior(window)
+        if flip:
+            posterior = self._averaged(coarse, window, lambda share: report(0.3 + 0.3 * share), posterior)
         posterior = self._trimmed(posterior)
         fine = nnf.interpolate(posterior[None], scale_factor=float(FOLD), mode="trilinear")[0]
         del posterior
@@ -156,17 +155,18 @@ class LiteBackend:
         normalise_(values)
         return torch.from_numpy(values).to(self._device)
 
-    def _at(self, coarse: np.ndarray, window: Window) -> torch.Tensor:
-        """Return the posteriors (C, x, y, z) of a window in one pass."""
-        return self._run(rescale(take(coarse, window)))
+    def _averaged(
+        self, coarse: np.ndarray, window: Window, report: ShareCallback, first: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return posteriors averaged over shifts of the window and over mirror images, sides exchanged.
 
-    def _averaged(self, coarse: np.ndarray, window: Window, report: ShareCallback) -> torch.Tensor:
-        """Return posteriors averaged over shifts of the window and over mirror images, sides exchanged."""
+        ``first`` are those of the window as it is, where they are known; they are changed.
+        """
         swap = self._swap.to(self._device)
         total = torch.zeros((len(self.codes), *(b - a for a, b in window)), device=self._device)
         for number, shift in enumerate(SHIFTS):
             patch = rescale(take(coarse, [(a + s, b + s) for (a, b), s in zip(window, shift, strict=True)]))
-            both = self._run(patch)
+            both = self._run(patch) if first is None or any(shift) else first
             both += self._run(np.ascontiguousarray(patch[::-1])).flip(1)[swap]
             _add_shifted_(total, both, shift)
             report((number + 1) / len(SHIFTS))
@@ -178,44 +178,63 @@ class LiteBackend:
         with torch.no_grad(), torch.autocast(self._device.type, self._dtype, self._dtype != torch.float32):
             return self._network(scan)[0].float().softmax(0)
 
-    def _locate(self, image: np.ndarray) -> Window | None:
+
+class _Search:
+    """Looks for the brain in one scan; no window is looked at twice, and the last look's posteriors are kept.
+
+    ``run`` gives the posteriors (C, x, y, z) of a rescaled window of ``image``, a scan at 2 mm.
+    """
+
+    def __init__(self, image: np.ndarray, run: Callable[[np.ndarray], torch.Tensor], codes: Sequence[int]) -> None:
+        self.image, self.run, self.codes = image, run, tuple(codes)
+        self._seen: dict[tuple[tuple[int, int], ...], tuple[np.ndarray, float]] = {}
+        self._last: tuple[Window, torch.Tensor] | None = None
+
+    def posterior(self, window: Window) -> torch.Tensor:
+        """Return the posteriors of a window in one pass; they are the caller's to change."""
+        last, self._last = self._last, None
+        return last[1] if last and last[0] == window else self.run(rescale(take(self.image, window)))
+
+    def locate(self) -> Window | None:
         """Return the window around the brain; None when no structure is found anywhere.
 
         A window in the middle of the image is moved onto the brain that it shows. Where that does not bring nearly all
         structures into view, windows all over the image are tried, and the one that shows most is moved likewise.
         """
-        middle = [
-            ((n - wanted) // 2, (n - wanted) // 2 + wanted) for n, wanted in zip(image.shape, WINDOW, strict=True)
-        ]
-        shown, window = self._follow(image, middle)
+        shape = self.image.shape
+        middle = [((n - wanted) // 2, (n - wanted) // 2 + wanted) for n, wanted in zip(shape, WINDOW, strict=True)]
+        shown, window = self._follow(middle)
         if shown >= ENOUGH_STRUCTURES:
             return window
-        candidates = [(self._look(image, candidate), candidate) for candidate in candidate_windows(image.shape)]
+        candidates = [(self._look(candidate), candidate) for candidate in candidate_windows(shape)]
         (_, score), best = max(candidates, key=lambda item: item[0][1])
         if score > shown:
-            followed, moved = self._follow(image, best)
+            followed, moved = self._follow(best)
             shown, window = max((shown, window), (score, best), (followed, moved), key=lambda item: item[0])
         return window if shown > 0 else None
 
-    def _follow(self, image: np.ndarray, window: Window) -> tuple[float, Window]:
+    def _follow(self, window: Window) -> tuple[float, Window]:
         """Move a window onto the brain that it shows, a few times; return how much the last one shows, and it."""
-        mask, score = self._look(image, window)
+        mask, score = self._look(window)
         for _ in range(RECENTRINGS):
             moved = find_window(mask, offset=[a for a, _ in window])
             if moved is None or max(abs(a - b) for (a, _), (b, _) in zip(moved, window, strict=True)) < 2:
                 break
             window = moved
-            mask, score = self._look(image, window)
+            mask, score = self._look(window)
         return score, window
 
-    def _look(self, image: np.ndarray, window: Window) -> tuple[np.ndarray, float]:
+    def _look(self, window: Window) -> tuple[np.ndarray, float]:
         """Return the brain mask of a window, and how many structures it shows (brain volume decides between equals)."""
-        posterior = self._run(rescale(take(image, window)))
-        counts = torch.bincount(posterior.argmax(0).flatten(), minlength=len(self.codes))
-        csf = self.codes.index(24)
-        mask = ((1 - posterior[0] - posterior[csf]) > 0.5).cpu().numpy()
-        shown = int((counts[1:] >= SHOWN_VOXELS).sum())
-        return mask, shown + min(float(mask.mean()), 0.99) if shown else 0.0
+        if tuple(window) not in self._seen:
+            posterior = self.run(rescale(take(self.image, window)))
+            self._last = window, posterior
+            counts = torch.bincount(posterior.argmax(0).flatten(), minlength=len(self.codes))
+            csf = self.codes.index(24)
+            mask = ((1 - posterior[0] - posterior[csf]) > 0.5).cpu().numpy()
+            shown = int((counts[1:] >= SHOWN_VOXELS).sum())
+            self._seen[tuple(window)] = mask, shown + min(float(mask.mean()), 0.99) if shown else 0.0
+        return self._seen[tuple(window)]
 
 
 def candidate_windows(shape: Sequence[int]) -> list[Window]:
