@@ -1,7 +1,7 @@
 """Harmonize: gives a T1w scan of any site the style of one reference scanner, and shows what it changed.
 
-The method is IGUANe (Roca et al. 2025), run by the package `mri_deep_tools` in a process of its own. The result is
-synthetic, and says so.
+The method is IGUANe (Roca et al. 2025), run by the package `mri_deep_tools` in a process of its own; SynDiff (Özbey et
+al. 2023) makes another contrast instead. The result is synthetic, and says so.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Harmonize(ScriptedLoadableModule):
         parent.helpText = (
             _(
                 "Gives a T1w scan of any site the style of one reference scanner, so that scans of several sites can "
-                "be compared, and shows what was changed. The result is synthetic. Research use only, not a medical "
-                "device."
+                "be compared, and shows what was changed; or makes another contrast of a scan. The result is "
+                "synthetic. Research use only, not a medical device."
             )
             + self.getDefaultModuleDocumentationLink()
         )
@@ -271,7 +271,7 @@ class HarmonizeTest(ScriptedLoadableModuleTest):
 
     def runTest(self) -> None:
         """Run all tests; for the button Reload and Test."""
-        for name in ("test_checks", "test_parameters", "test_words", "test_spaces", "test_run"):
+        for name in ("test_checks", "test_parameters", "test_words", "test_spaces", "test_run", "test_translation"):
             self.setUp()
             try:
                 getattr(self, name)()
@@ -330,6 +330,25 @@ class HarmonizeTest(ScriptedLoadableModuleTest):
         result = HarmonizeLogic().process(scan, **options, device="cpu", threads=1)
         self.assertEqual(result.GetImageData().GetDimensions(), scan.GetImageData().GetDimensions())
         self.assertEqual(result.GetAttribute("MRIDeepTools.Synthetic"), "1")
+
+    def test_translation(self) -> None:
+        """Another contrast keeps the place of the scan, which stays as it is; a few slices, for speed."""
+        scan = sample_volume()
+        self.assertTrue(why_not_translate(scan, TranslateOptions("T2w")))
+        self.assertTrue(why_not_translate(scan, TranslateOptions("T2w", model="syndiff-lite", slices="4:2")))
+        words = TranslateOptions("T2w", model="syndiff-lite", device="cpu", threads=1).words()
+        self.assertEqual(words[:4], ["--to", "T2w", "--model", "syndiff-lite"])
+        if not setup_core.state().ready:
+            raise unittest.SkipTest("the core is not installed")
+        known = {model["name"]: model["status"] for model in core_info.info()["models"]}
+        if known.get("syndiff-lite", "absent") == "absent":
+            raise unittest.SkipTest("no model that translates is on this computer")
+        before = slicer.util.arrayFromVolume(scan).copy()
+        options = {"model": "syndiff-lite", "slices": "20:22", "device": "cpu", "threads": 1}
+        result = HarmonizeLogic().translate(scan, "T2w", **options)
+        self.assertEqual(result.GetImageData().GetDimensions(), scan.GetImageData().GetDimensions())
+        self.assertEqual(result.GetAttribute("MRIDeepTools.Synthetic"), "1")
+        self.assertTrue((slicer.util.arrayFromVolume(scan) == before).all())
 
 
 def sample_volume() -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import slicer
 from MRIDeepToolsLib import settings
+from MRIDeepToolsLib.input_checks import why_not
 from MRIDeepToolsLib.model_widgets import OWN_WEIGHTS
 from MRIDeepToolsLib.run_panel import RunPanel
 from MRIDeepToolsLib.widgets import show_lines
@@ -20,7 +21,7 @@ from .run import HarmonizeOptions, HarmonizeRun
 from .scan_choice import scan_notes, why_not_harmonize
 from .stages import Checklist
 from .translate_panel import HARMONIZATION_ROWS, TranslateSection
-from .translation import TranslateOutputs, TranslateRun, why_not_translate
+from .translation import TranslateOutputs, TranslateRun, translation_notes, why_not_translate
 
 __all__ = ["Panel"]
 
@@ -44,7 +45,6 @@ class Panel(RunPanel):
         self.prediction = PredictSection(ui, self._predictor_chosen, self.on_predict)
         ui.predictorPathLineEdit.connect("currentPathChanged(QString)", self._predictor_file_chosen)
         self.translation = TranslateSection(ui, self._translation_changed)
-        ui.slicesLineEdit.connect("textChanged(QString)", lambda _text: self.update())
         self.results = ResultsPanel(ui)
         labels = (ui.maskStateLabel, ui.biasStateLabel, ui.placeStateLabel, ui.modelStateLabel)
         self.stages = Checklist(labels)
@@ -71,8 +71,7 @@ class Panel(RunPanel):
         ui.inputsCollapsibleButton.text = _("Scan") if self.translates else _("Scan and stages")
         self.results.show(parameters)
         if self.translates:
-            show_lines(ui.inputNoteLabel, [])
-            self.apply.set_ready(self._why_not_translate(), self.what_comes_first())
+            self._update_translation()
             return
         ui.weightsLabel.visible = ui.weightsPathLineEdit.visible = self.own_weights
         self.models.choose(parameters.model)
@@ -87,6 +86,13 @@ class Panel(RunPanel):
         self.apply.set_ready(reason or self.why_not_weights(), self.what_comes_first())
         self.stages.tell(parameters.madeStages)
         self.prediction.update(parameters, self._why_not({}), busy=self.work is not None)
+
+    def _update_translation(self) -> None:
+        parameters, reason = self.parameters, self._why_not_translate()
+        options = self.translation.options(parameters)
+        notes = [] if reason else translation_notes(parameters.inputVolume, options.source, options.target)
+        show_lines(self.ui.inputNoteLabel, notes)
+        self.apply.set_ready(reason, self.what_comes_first())
 
     @property
     def _head_is_there(self) -> bool:
@@ -107,6 +113,8 @@ class Panel(RunPanel):
     def _why_not_translate(self) -> str:
         """Return why the scan cannot be translated as chosen."""
         parameters = self.scene_parameters
+        if not self._set_up and not self._models:  # which models there are is known after the first run's set-up
+            return why_not(parameters.inputVolume, _("Choose a scan."))
         return why_not_translate(parameters.inputVolume, self.translation.options(parameters), self._translated())
 
     def _translation_changed(self, name: str, value: str) -> None:
@@ -198,9 +206,20 @@ class Panel(RunPanel):
         if self._predicting:
             return self.prediction.needed_models(self.scene_parameters)
         if self.translates:
-            return self.translation.needed_models(self.scene_parameters)
+            return self.translation.needed_models(self.scene_parameters, self._models)
         options = self._options()
         return [] if options.weights else options.method.needed_models(options.model, self._models)
+
+    def start_run(self) -> None:
+        """Start the run that the panel describes; of a translation, look again at models that a set-up brought."""
+        if self.translates and not self._predicting:
+            self.translation.set_models(self._models)
+            self.translation.update(self.scene_parameters, shown=True)
+            reason = self._why_not_translate()
+            if reason:
+                self._over(reason, "error")
+                return
+        super().start_run()
 
     def make_run(self) -> HarmonizeRun | PredictRun | TranslateRun:
         """Return the run that the panel describes, not started."""

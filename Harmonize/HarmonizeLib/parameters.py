@@ -97,6 +97,7 @@ class HarmonizeParameters:
     samples: Annotated[int, WithinRange(1, 64)] = 1
     seed: Annotated[int, WithinRange(0, 2147483647)] = 42
     sameNoise: bool = False
+    slices: str = ""
     age: Annotated[float, WithinRange(0, 130)] = 0
     brainSource: BrainSource = BrainSource.FOUND
     maskNode: vtkMRMLNode

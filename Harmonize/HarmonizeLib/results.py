@@ -9,9 +9,11 @@ from MRIDeepToolsLib.linked_views import LinkedViews, match_window
 from MRIDeepToolsLib.widgets import show_lines
 from slicer.i18n import tr as _
 
-__all__ = ["MAP_OPACITY", "VIEWS", "ResultsPanel", "show_comparison"]
+__all__ = ["MAP_OPACITY", "PAIR", "VIEWS", "ResultsPanel", "show_comparison"]
 
 VIEWS = LinkedViews(58320, 5832, ("HarmonizeBefore", "HarmonizeAfter", "HarmonizeChange"))
+PAIR = LinkedViews(58321, VIEWS.group, VIEWS.names[:2])
+"""For a translation without a map over its result."""
 MAP_OPACITY = 0.6
 FIGURES_TAB, TISSUES_TAB = range(2)
 
@@ -28,8 +30,9 @@ def show_comparison(before: Any, result: Any, change: Any, factor: float = 1.0, 
 
     """
     if contrast:  # other contrasts have windows of their own
-        uncertain = _("Uncertainty") if change is not None else _("Synthetic {contrast}").format(contrast=contrast)
-        labels = (_("Scan"), _("Synthetic {contrast}").format(contrast=contrast), uncertain)
+        labels = (_("Scan"), _("Synthetic {contrast}").format(contrast=contrast), _("Uncertainty"))
+        if change is None:
+            return PAIR.show((before, result), labels[:2])
     else:
         match_window(before, result, factor)
         labels = (_("Before"), _("After (synthetic)"), _("Change"))

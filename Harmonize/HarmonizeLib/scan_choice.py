@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from .masks import why_not_mask
 from .spaces import why_not_transform
 
-__all__ = ["likely_scan", "scan_notes", "why_not_harmonize"]
+__all__ = ["is_synthetic", "likely_scan", "scan_notes", "why_not_harmonize"]
 
 LARGEST_SPACING = 5.0  # mm; beyond, the core warns
 CT_LOWEST = -500.0  # below, the core refuses the scan as CT
@@ -48,7 +48,7 @@ def why_not_harmonize(
         return reason
     if scan.GetImageData().GetScalarRange()[0] <= CT_LOWEST:
         return _("The chosen volume looks like CT. Choose a T1w MR scan.")
-    if not unchecked and scan.GetAttribute("MRIDeepTools.Command") == "harmonize" and _is_synthetic(scan):
+    if not unchecked and scan.GetAttribute("MRIDeepTools.Command") == "harmonize" and is_synthetic(scan):
         return _("This volume was harmonized already. Choose the original scan, or 'Go on where a check fails'.")
     if needs_mask or brain is not None:
         reason = why_not_mask(brain)
@@ -74,7 +74,7 @@ def scan_notes(scan: Any) -> list[str]:
     if max(scan.GetSpacing()) > LARGEST_SPACING:
         text = _("Voxels of {size:.1f} mm: the model was made for about 1 mm.")
         notes.append(text.format(size=max(scan.GetSpacing())))
-    if _is_synthetic(scan):
+    if is_synthetic(scan):
         notes.append(_("This volume was made by MRI Deep Tools already. Choose the original scan."))
     return notes
 
@@ -86,7 +86,7 @@ def likely_scan() -> Any:
     volumes = [
         volume
         for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        if volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not _is_synthetic(volume)
+        if volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_synthetic(volume)
     ]
     named = [volume for volume in volumes if "T1" in volume.GetName().upper()]
     if shown in volumes and (shown in named or not named):
@@ -94,5 +94,6 @@ def likely_scan() -> Any:
     return next(iter(named or volumes), None)
 
 
-def _is_synthetic(volume: Any) -> bool:
+def is_synthetic(volume: Any) -> bool:
+    """Return True when this extension made the values of a volume."""
     return bool(volume.GetAttribute("MRIDeepTools.Synthetic") == "1")

@@ -10,7 +10,7 @@ from MRIDeepToolsLib.model_widgets import OWN_WEIGHTS, ModelChoice
 from MRIDeepToolsLib.widgets import coloured
 from slicer.i18n import tr as _
 
-from .translation import TASK, TranslateOptions, directions
+from .translation import TASK, TranslateOptions, directions, sounds_like
 
 __all__ = ["HARMONIZATION_ROWS", "TranslateSection"]
 
@@ -67,7 +67,7 @@ class TranslateSection:
             samples=parameters.samples,
             seed=parameters.seed,
             same_noise=parameters.sameNoise,
-            slices=self._ui.slicesLineEdit.text.strip(),
+            slices=parameters.slices.strip(),
             spread=parameters.makeSpread,
         )
 
@@ -85,9 +85,9 @@ class TranslateSection:
         self._fill([] if own and not folder else directions(self._model(parameters), folder, self.listed), parameters)
         ui.spreadSelector.enabled = parameters.makeSpread
 
-    def needed_models(self, parameters: Any) -> list[Any]:
+    def needed_models(self, parameters: Any, models: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Return the facts of the chosen model where it is not on this computer."""
-        return [item for item in self.listed if item["name"] == parameters.translator and item["status"] == "absent"]
+        return [item for item in models if item["name"] == parameters.translator and item["status"] == "absent"]
 
     def _model(self, parameters: Any) -> str:
         """Return the name of the chosen model, or of the first that is on this computer; empty where none is."""
@@ -106,7 +106,7 @@ class TranslateSection:
         box.enabled = len(pairs) > 0
         targets = [target for _source, target in pairs]
         if targets and parameters.translateTo not in targets:
-            self._on_changed("translateTo", targets[0])
+            self._on_changed("translateTo", _likely_target(pairs, parameters.inputVolume))
         elif targets and box.currentIndex != targets.index(parameters.translateTo):
             box.setCurrentIndex(targets.index(parameters.translateTo))
 
@@ -117,6 +117,12 @@ class TranslateSection:
     def _folder_chosen(self, path: str) -> None:
         settings.set_value("translateModelFolder", path)
         self._on_changed("", "")
+
+
+def _likely_target(pairs: Sequence[tuple[str, str]], scan: Any) -> str:
+    """Return the contrast to make of a scan: by what its name sounds like, else the first that the model makes."""
+    name = scan.GetName() if scan is not None else ""
+    return next((target for source, target in pairs if sounds_like(name, source)), pairs[0][1])
 
 
 def lesion_warning() -> str:

@@ -5,6 +5,7 @@ The person's own views keep what they show.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +78,7 @@ class LinkedViews:
         items = "".join(
             f'<item><view class="vtkMRMLSliceNode" singletontag="{name}">'
             f'<property name="orientation" action="default">{orientation}</property>'
-            f'<property name="viewlabel" action="default">{label}</property>'
+            f'<property name="viewlabel" action="default">{html.escape(label)}</property>'
             f'<property name="viewcolor" action="default">{colour}</property>'
             f'<property name="viewgroup" action="default">{self.group}</property>'
             "</view></item>"

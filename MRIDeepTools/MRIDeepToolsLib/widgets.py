@@ -139,6 +139,7 @@ def progress_words(fraction: float, stage: str, eta_s: float | None) -> str:
         "bias field": _("Correcting the bias field"),
         "registration": _("Registering to the template"),
         "harmonize": _("Harmonizing"),
+        "translate": _("Translating"),
         "compare": _("Comparing before and after"),
         "tissues before": _("Labelling the tissues before"),
         "tissues after": _("Labelling the tissues after"),

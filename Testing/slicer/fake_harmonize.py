@@ -1,7 +1,8 @@
 """A program in place of the core for the tests of the module Harmonize: quick, and able to misbehave.
 
-It harmonizes like the core, files and events and all, but by a rule of thumb: the brain is what is bright (or the
-mask), its intensities are bent a little. FAKE_CORE_MODE tells it how to misbehave; all other commands go to fake_core.
+It harmonizes and translates like the core, files and events and all, but by a rule of thumb: the brain is what is
+bright (or the mask), its intensities are bent a little; another contrast is the root of the intensities. FAKE_CORE_MODE
+tells it how to misbehave; all other commands go to fake_core.
 """
 
 from __future__ import annotations
@@ -67,6 +68,33 @@ def place(words: list[str]):
     return matrix
 
 
+def translate(words: list[str]) -> None:
+    """Write all that the core writes for another contrast."""
+    import nibabel
+
+    image = nibabel.load(words[1])
+    scan, affine = np.asarray(image.dataobj, dtype=np.float32), image.affine.copy()
+    affine[0, 3] += 2 * (fake_core.MODE == "shifted")
+    values = np.sqrt(np.clip(scan, 0, None) / scan.max()).astype(np.float32)
+    if "--slices" in words:
+        first, last = option(words, "--slices").split(":")
+        values[..., : int(first)] = values[..., int(last) :] = 0
+    nibabel.save(nibabel.Nifti1Image(values, affine), words[2])
+    spread = option(words, "--save-std")
+    if spread and fake_core.MODE != "half":
+        nibabel.save(nibabel.Nifti1Image(0.2 * values * (1 - values), affine), spread)
+    record = {
+        "GeneratedBy": [{"Version": "1.2.3", "Command": "translate"}],
+        "Synthetic": True,
+        "Models": [{"Name": "fake", "SHA256": "ab" * 32, "Licence": "CC0"}],
+        "Device": {"Name": "cpu"},
+        "Options": {"to": option(words, "--to"), "seed": int(option(words, "--seed")), "output_factor": 1.0},
+    }
+    Path(words[2]).with_suffix(".json").write_text(json.dumps(record), encoding="utf-8")
+    told = {"source": option(words, "--from"), "target": option(words, "--to"), "model": "fake", "synthetic": True}
+    fake_core.event("result", scan="scan.nii", outputs=[words[2]], **told)
+
+
 def _record(words: list[str], before, after, median: float, matrix) -> dict:
     from mri_deep_tools.harmonize.change import describe_change
 
@@ -98,24 +126,42 @@ def _record(words: list[str], before, after, median: float, matrix) -> dict:
     }
 
 
+TASKS = {
+    "harmonize": (harmonize, ("brain mask", "registration", "harmonize")),
+    "translate": (translate, ("read", "prepare", "translate")),
+}
+REFUSALS = {
+    "harmonize": (
+        "scan.nii does not look like a T1w scan",
+        "check contrast, brain mask and field of view, or switch this check off (--unchecked)",
+    ),
+    "translate": ("scan.nii has no slice that shows more than background", "check the scan, or --slices"),
+}
+WARNINGS = {
+    "harmonize": "scan.nii has voxels of 6.0 mm; the model was made for about 1 mm",
+    "translate": "3.0 % of the voxels of scan.nii are above the largest value of training and are cut",
+}
+
+
 def main(words: list[str]) -> None:
     if words[:2] == ["models", "download"]:
-        fake_core.download([word for word in words[2:] if word.startswith("iguane")])
+        fake_core.download([word for word in words[2:] if word.startswith(("iguane", "syndiff"))])
         return
-    if words[0] != "harmonize":
+    if words[0] not in TASKS or "--describe" in words:
         fake_core.main(words)
         return
+    work, stages = TASKS[words[0]]
     fake_core.event("device", device="cpu", threads=1)
-    for stage, fraction in (("brain mask", 0.1), ("registration", 0.3), ("harmonize", 0.43)):
+    for stage, fraction in zip(stages, (0.1, 0.3, 0.43), strict=True):
         fake_core.event("progress", stage=stage, fraction=fraction, eta_s=21.0, elapsed_s=1.0)
     print("fake core:", *(Path(word).name for word in words), flush=True)
     if fake_core.MODE == "refuse":
-        hint = "check contrast, brain mask and field of view, or switch this check off (--unchecked)"
-        fake_core.event("error", code="input", message="scan.nii does not look like a T1w scan", hint=hint)
+        message, hint = REFUSALS[words[0]]
+        fake_core.event("error", code="input", message=message, hint=hint)
         sys.exit(1)
     fake_core.misbehave()
-    harmonize(words)
-    fake_core.event("warning", message="scan.nii has voxels of 6.0 mm; the model was made for about 1 mm")
+    work(words)
+    fake_core.event("warning", message=WARNINGS[words[0]])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ from synthsegment_case import model
 
 FAKE = Path(__file__).with_name("fake_harmonize.py")
 
+BOTH = {"input_needs": {"directions": [["T1w", "T2w"], ["T2w", "T1w"]]}}
 MODELS = [
     model("iguane", "harmonize", "installed"),
     model("iguane-lite", "harmonize", "bundled"),
     model("iguane-next", "harmonize", "absent"),
     model("synthseg-lite", "segment", "bundled"),
+    {**model("syndiff-lite", "translate", "bundled"), **BOTH},
+    {**model("syndiff-next", "translate", "absent"), **BOTH},
 ]
 
 
@@ -44,6 +48,56 @@ def widget(host, module):
     shown = module.widget()
     wait_idle(host, shown)
     return shown
+
+
+@dataclass(frozen=True)
+class Way:
+    """One method of the module, for tests that both must pass."""
+
+    name: str
+    stage: str
+    """Words of the stage at which the quick core stops when told to."""
+    second: str
+    """Parameter of the second output."""
+    switch: str
+    """Parameter that asks for it."""
+    model: str
+    """Parameter that names the model."""
+    absent: str
+    """Model that has to be fetched first."""
+    refused: str
+    """What is told when the quick core refuses the scan."""
+
+
+WAYS = (
+    Way(
+        *("iguane", "Harmonizing", "changeMap", "makeChangeMap", "model", "iguane-next"),
+        "The scan does not look like a T1w scan",
+    ),
+    Way(
+        *("syndiff", "Translating", "spread", "makeSpread", "translator", "syndiff-next"),
+        "The scan has no slice that shows more than background. Check the scan, or the range of slices",
+    ),
+)
+
+
+_ALWAYS = ("syndiff",)  # one of the methods is enough for every time: their code is the same
+_PARAMETERS = [pytest.param(way, id=way.name, marks=[] if way.name in _ALWAYS else pytest.mark.slow) for way in WAYS]
+
+
+@pytest.fixture(params=_PARAMETERS)
+def way(request, widget):
+    """Set the panel to each of the methods in turn, with both outputs."""
+    choose_method(widget, request.param.name)
+    return request.param
+
+
+def choose_method(widget, name: str) -> None:
+    """Choose a method in the panel; a translation with two samples and their standard deviation."""
+    parameters = widget.panel.parameters
+    parameters.method = type(parameters.method)(name)
+    if name == "syndiff":
+        parameters.samples, parameters.makeSpread = 2, True
 
 
 def numbers(matrix) -> np.ndarray:

@@ -44,23 +44,29 @@ def brightest(volume) -> np.ndarray:
     return (voxel_to_world(volume) @ [i, j, k, 1])[:3]
 
 
-def harmonized(module, scan, folder, **given):
+def run_here(run, work, folder):
     """Run everything but the process: export, the quick core in this process, import. Return outputs and the words."""
-    import fake_harmonize
-    from HarmonizeLib.run import HarmonizeOptions, HarmonizeRun
     from MRIDeepToolsLib.guard import SceneGuard
     from MRIDeepToolsLib.outcomes import JobOutcome
 
     folder.mkdir(exist_ok=True)
-    nodes = {name: given.pop(name) for name in ("brain", "placement") if name in given}
-    run = HarmonizeRun(scan, HarmonizeOptions(mask=True, transform=True, **given), **nodes)
     run.guard, run.job = SceneGuard(**run.inputs, **run.targets), SimpleNamespace(folder=folder)
     words = [str(word) for word in run.arguments(folder)]
-    fake_harmonize.harmonize(words)
+    work(words)
     try:
         return run.take_in(JobOutcome("done", results=[{"model": "fake"}])), words
     finally:
         run.guard.release()
+
+
+def harmonized(module, scan, folder, **given):
+    """Harmonize with the quick core in this process. Return outputs and the words of the command."""
+    import fake_harmonize
+    from HarmonizeLib.run import HarmonizeOptions, HarmonizeRun
+
+    nodes = {name: given.pop(name) for name in ("brain", "placement") if name in given}
+    run = HarmonizeRun(scan, HarmonizeOptions(mask=True, transform=True, **given), **nodes)
+    return run_here(run, fake_harmonize.harmonize, folder)
 
 
 def segment_centre(segmentation, scan) -> np.ndarray:
@@ -103,6 +109,26 @@ def test_results_lie_where_the_scan_is_in_all_48_orientations(host, module, tmp_
         spot = np.unravel_index(np.asarray(file.dataobj).argmax(), file.shape)
         there = to_world(scan) @ file.affine @ [*spot, 1]
         np.testing.assert_allclose(there[:3], brightest(scan), atol=1e-3)
+        slicer.mrmlScene.Clear(0)
+
+
+def test_translations_lie_where_the_scan_is_in_all_48_orientations(host, module, tmp_path):
+    """Oblique, every second one under a transform; values come back voxel by voxel."""
+    import fake_harmonize
+    import slicer
+    from HarmonizeLib.translation import TranslateOptions, TranslateRun
+
+    options = TranslateOptions("T2w", model="fake", source="T1w", samples=2, spread=True)
+    for number, orientation in enumerate(orientations()):
+        scan = scan_with_spot(orientation, TILT)
+        if number % 2:
+            scan.SetAndObserveTransformNodeID(transform_node(rigid((0, 40, 0), (5, 60, -3))).GetID())
+        outputs, _words = run_here(TranslateRun(scan, options), fake_harmonize.translate, tmp_path / "job")
+        for made in (outputs.result, outputs.spread):
+            np.testing.assert_allclose(voxel_to_world(made), voxel_to_world(scan), atol=1e-3)
+        np.testing.assert_allclose(brightest(outputs.result), brightest(scan), atol=1e-3)
+        values = slicer.util.arrayFromVolume(scan).clip(0) / 900
+        np.testing.assert_allclose(slicer.util.arrayFromVolume(outputs.result), np.sqrt(values), atol=1e-5)
         slicer.mrmlScene.Clear(0)
 
 

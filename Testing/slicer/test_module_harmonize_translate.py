@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,7 +49,7 @@ def module(host, monkeypatch):
     settings.set_value("device", "cpu")
     settings.set_value("threads", 1)
     pair = {**model("syndiff-lite", "translate", "bundled"), "input_needs": {"directions": [["T1w", "T2w"]]}}
-    listed = [*MODELS, pair]
+    listed = [*(item for item in MODELS if item["task"] != "translate"), pair]
     monkeypatch.setattr(core_info, "_known", {"version": "1.2.3", "devices": [{"name": "cpu"}], "models": listed})
     yield handle
     settings.reset()
@@ -73,6 +71,7 @@ def scan(module):
     return volume
 
 
+@pytest.mark.slow
 def test_the_console_gives_what_the_command_gives(host, module, scan, folder, tmp_path):
     import slicer
     from mri_deep_tools.volume import read_volume
@@ -126,6 +125,7 @@ def test_the_panel_translates_with_a_folder(host, module, scan, folder):
     parameters.makeSpread = True
     assert "two samples or more" in ui.applyButton.toolTip
     parameters.samples = 2
+    assert "two samples or more" not in ui.applyButton.toolTip
     ui.slicesLineEdit.text = "four"
     assert "first:end" in ui.applyButton.toolTip
     ui.slicesLineEdit.text = "4:8"
@@ -151,13 +151,18 @@ def test_what_cannot_be_translated_is_told(module, scan, folder, tmp_path):
     assert "no model.json" in told(weights=str(tmp_path))
     assert "Choose a model that translates" in told(weights="")
     assert "Choose the contrast" in told(target="")
-    assert "first:end" in told(slices="7")
+    for slices in ("7:", ":7", "4:7", "7"):
+        assert told(slices=slices) == "", slices
+    for slices in ("four", "7:4", "4:4", ":", "-1:4"):
+        assert "first:end" in told(slices=slices), slices
     targets = {"result": scan, "spread": None}
     assert "overwrite the scan" in why_not_translate(scan, TranslateOptions("T2w", weights=str(folder)), targets)
     assert directions("", str(folder), []) == [("T1w", "T2w"), ("T2w", "T1w")]
     assert directions("", str(tmp_path), []) == []
-    (tmp_path / "model.json").write_text("[]")
-    assert directions("", str(tmp_path), []) == []
+    for content in ("[]", '{"contrasts": ["T1w", "T2w"]}'):  # no facts; facts without networks
+        (tmp_path / "model.json").write_text(content)
+        assert directions("", str(tmp_path), []) == []
+        assert "no network" in told(weights=str(tmp_path))
 
 
 def test_picture_of_the_translation_panel(host, module, scan, tmp_path):
@@ -169,7 +174,6 @@ def test_picture_of_the_translation_panel(host, module, scan, tmp_path):
     parameters = widget.panel.parameters
     plain = pixels(grab_panel(host, module, tmp_path / "iguane.png"))
     parameters.method = MethodChoice.SYNDIFF
-    place = Path(os.environ["MRI_DEEP_TOOLS_PICTURES"]) if "MRI_DEEP_TOOLS_PICTURES" in os.environ else tmp_path
-    picture = pixels(grab_panel(host, module, place / "Harmonize-translation.png"))
+    picture = pixels(grab_panel(host, module, tmp_path / "Harmonize-translation.png"))
     assert picture.shape[1] == plain.shape[1] == 440
     assert picture.shape[0] < 900
