@@ -6,11 +6,14 @@ import csv
 import fnmatch
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from batch_helpers import batch, write_dwi, write_gradients
 from mri_deep_tools.batch.bids import Dataset, parse_name
-from mri_deep_tools.batch.derivatives import jobs_of_bids
+from mri_deep_tools.batch.derivatives import describe_dataset, jobs_of_bids
 from mri_deep_tools.batch.plan import Request
 from mri_deep_tools.batch.tasks import TASKS
 from mri_deep_tools.errors import InputError, RequestError
@@ -47,6 +50,24 @@ def valid(path):
 valid.patterns = []
 
 
+def errors_of_the_validator(folder):
+    """Return what the standard's own judge has against a data set, warnings left out."""
+    program = Path(sys.executable).with_name("bids-validator-deno")
+    if not program.exists():
+        return []
+    made = subprocess.run([program, folder, "--format", "json", "--ignoreWarnings"], capture_output=True, text=True)
+    found = json.loads(made.stdout)["issues"]["issues"]
+    return [(issue["code"], issue.get("location")) for issue in found if issue["severity"] == "error"]
+
+
+def test_the_validator_can_find_errors(tmp_path):
+    if not Path(sys.executable).with_name("bids-validator-deno").exists():
+        pytest.skip("bids-validator-deno is not installed")
+    (tmp_path / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    (tmp_path / "strange.txt").write_text("x")
+    assert ("NOT_INCLUDED", "/strange.txt") in errors_of_the_validator(tmp_path)
+
+
 def test_the_check_of_names_can_fail():
     assert valid("sub-01/anat/sub-01_space-T1w_desc-synthseg_dseg.nii.gz")
     for wrong in ("sub-01_run-1_acq-x_desc-a_T1w.nii.gz", "sub-01_desc-a_foo.nii.gz", "sub-01_desc-a_b_T1w.nii.gz"):
@@ -62,8 +83,6 @@ def test_names_are_parsed():
 
 
 def parse_path(name):
-    from pathlib import Path
-
     return Path(name)
 
 
@@ -102,6 +121,9 @@ def test_people_without_data_are_told(data):
         "02 is in participants.tsv but has no folder",
         "09 has a folder but is not in participants.tsv",
     ]
+    assert Dataset(data("sub-10/anat/sub-10_T1w.nii.gz")).warnings[1] == (
+        "09, 10 have a folder but are not in participants.tsv"
+    )
 
 
 @pytest.mark.parametrize("change", ["participants", "description", "empty"])
@@ -149,6 +171,48 @@ def test_a_t2w_scan_gets_the_t1w_scan_most_like_it(data):
     assert found[0].inputs["t1"].endswith("sub-01_ses-a_run-2_T1w.nii.gz")
     assert set(found[1].inputs) == {"t2"}
     assert found[0].outputs["output"].endswith("anat/sub-01_ses-a_run-2_space-T2w_res-1mm_desc-synthetic_T2w.nii.gz")
+
+
+def test_entities_are_in_the_order_of_the_standard(data):
+    dataset = Dataset(data("sub-01/anat/sub-01_acq-x_part-mag_chunk-1_T1w.nii.gz"))
+    request = Request(TASKS["harmonize"], dataset.root.parent / "out", (), ("save_preprocessed", "save_mask"))
+    outputs = jobs_of_bids(dataset, request)[0].outputs
+    start = "sub-01/anat/sub-01_acq-x_part-mag"
+    assert outputs["output"] == f"{start}_space-T1w_chunk-1_desc-harmonized_T1w.nii.gz"
+    assert outputs["save_preprocessed"] == f"{start}_space-MNI152_chunk-1_desc-preprocessed_T1w.nii.gz"
+    assert outputs["save_mask"] == f"{start}_space-T1w_chunk-1_desc-brain_mask.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("options", "reference", "stripped"),
+    [
+        (("--space=template",), "https://www.bic.mni.mcgill.ca/ServicesAtlases/ICBM152NLin2009", True),
+        (("--space=template", "--template=own.nii.gz"), "orig", True),
+        (("--keep-head",), "bids:raw:sub-01/anat/sub-01_T1w.nii.gz", False),
+    ],
+)
+def test_sidecars_tell_the_frame_and_whether_there_is_a_skull(data, options, reference, stripped):
+    root = data("sub-01/anat/sub-01_T1w.nii.gz")
+    job = jobs_of_bids(Dataset(root), Request(TASKS["harmonize"], root.parent / "out", options))[0]
+    assert job.extra["sidecar"]["SpatialReference"] == reference
+    assert job.extra["sidecar"]["SkullStripped"] is stripped
+
+
+def test_further_images_inherit_one_sidecar_per_kind(data):
+    root = data("sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz")
+    task = TASKS["harmonize"]
+    request = Request(task, root.parent / "out", (), tuple(task.outputs))
+    dataset = Dataset(root)
+    describe_dataset(dataset, request, jobs_of_bids(dataset, request))
+    made = {path.name: json.loads(path.read_text()) for path in request.folder.glob("*desc-*.json")}
+    assert {name: (facts["SpatialReference"], facts.get("SkullStripped")) for name, facts in made.items()} == {
+        "desc-brain_mask.json": ("orig", None),
+        "desc-change_T1w.json": ("orig", True),
+        "space-MNI152_desc-preprocessed_T1w.json": (
+            "https://www.bic.mni.mcgill.ca/ServicesAtlases/ICBM152NLin2009",
+            True,
+        ),
+    }
 
 
 @pytest.mark.parametrize(
@@ -214,6 +278,7 @@ def test_a_whole_data_set(tmp_path):
     (root / "dataset_description.json").write_text('{"Name": "Tiny", "BIDSVersion": "1.8.0", "DatasetDOI": "doi:1"}')
     (root / "participants.tsv").write_text("participant_id\tage\nsub-01\t31\nsub-02\tn/a\n")
     assert batch("--bids", root, out) == 0
+    assert errors_of_the_validator(out) == []
     description = json.loads((out / "dataset_description.json").read_text())
     assert description["DatasetType"] == "derivative" and description["GeneratedBy"][0]["Name"] == "mri-deep-tools"
     assert description["DatasetLinks"] == {"raw": "../.."} and description["SourceDatasets"] == [{"DOI": "doi:1"}]
@@ -224,7 +289,7 @@ def test_a_whole_data_set(tmp_path):
             fnmatch.fnmatch(name, pattern) or name.startswith(pattern) for pattern in (*ignored, ".bidsignore")
         )
         assert hidden or valid(name), name
-    sidecar = json.loads(next((out / "sub-01").rglob("*.json")).read_text())
+    sidecar = json.loads(next((out / "sub-01").rglob("*_dwi.json")).read_text())
     assert sidecar["Sources"] == [
         "bids:raw:sub-01/ses-a/dwi/sub-01_ses-a_dwi.nii.gz",
         "bids:raw:dwi.bvec",
@@ -237,3 +302,13 @@ def test_a_whole_data_set(tmp_path):
         ("02", "n/a", "n/a"),
     ]
     assert batch("--bids", root, out, "--resume") == 0
+
+
+@pytest.mark.slow
+def test_every_further_output_passes_the_validator(tmp_path):
+    root, out = tmp_path / "raw", tmp_path / "out"
+    write_dwi(root / "sub-01/ses-a/dwi/sub-01_ses-a_chunk-1_dwi.nii.gz")
+    (root / "dataset_description.json").write_text('{"Name": "Tiny", "BIDSVersion": "1.8.0"}')
+    assert batch("--bids", root, out, "--report", "--save-mask", "--save-grad", "--fa", "--md", "--residuals") == 0
+    assert (out / "sub-01/ses-a/dwi/sub-01_ses-a_space-dwi_chunk-1_desc-residuals_dwimap.nii.gz").is_file()
+    assert errors_of_the_validator(out) == []

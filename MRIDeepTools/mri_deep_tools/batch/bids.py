@@ -18,10 +18,11 @@ from typing import Any
 
 from ..errors import InputError
 
-__all__ = ["BidsFile", "Dataset", "parse_name"]
+__all__ = ["IMAGES", "BidsFile", "Dataset", "parse_name"]
 
 _NAME = re.compile(r"^((?:[A-Za-z]+-[A-Za-z0-9+]+_)+)([A-Za-z0-9]+)(\.[A-Za-z0-9.]+)$")
-_IMAGES = (".nii", ".nii.gz")
+IMAGES = (".nii", ".nii.gz")
+_MANY = {"is": "are", "has": "have"}
 _DERIVED = {"space", "desc", "res", "den", "label", "seg"}
 
 
@@ -93,7 +94,8 @@ class Dataset:
     def _tell(self, what: str, labels: Sequence[str]) -> None:
         if labels:
             more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
-            self.warnings.append(f"{', '.join(labels[:3])}{more} {what}")
+            told = what if len(labels) == 1 else re.sub(r"\b(is|has)\b", lambda found: _MANY[found[1]], what)
+            self.warnings.append(f"{', '.join(labels[:3])}{more} {told}")
 
     def _described(self) -> dict[str, Any]:
         path = self.root / "dataset_description.json"
@@ -210,7 +212,7 @@ def _images(folder: Path) -> Iterator[BidsFile]:
         for kind in ("anat", "dwi"):
             for path in sorted((place / kind).glob("sub-*")):
                 file = parse_name(path)
-                if file is not None and file.extension in _IMAGES and not _DERIVED & set(file.entities):
+                if file is not None and file.extension in IMAGES and not _DERIVED & set(file.entities):
                     labels = (f"sub-{file['sub']}", f"ses-{file['ses']}" if file["ses"] else place.name)
                     if labels == (folder.name, place.name):
                         yield file

@@ -2,7 +2,8 @@
 
 A result keeps the entities of its scan and gains ``space-`` (the suffix of the scan whose grid it lies on, as in
 ``space-T1w``, or ``MNI152``), ``res-`` where it has a grid of its own, and ``desc-``. Sidecars name the scans as
-``Sources``. What BIDS has no name for (reports, tables of one scan, transforms) is listed in ``.bidsignore``.
+``Sources``; further images of a scan are described by one sidecar per kind at the top, which all of them inherit. What
+BIDS has no name for (reports, tables of one scan, transforms) is listed in ``.bidsignore``.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any
 
 from .. import __version__
 from ..errors import RequestError
-from .bids import BidsFile, Dataset
+from .bids import IMAGES, BidsFile, Dataset, parse_name
 from .jobs import Job
 from .plan import Request, Subject, check_jobs, make_job
+from .tasks import command_parser
 
 __all__ = ["BIDS_VERSION", "describe_dataset", "jobs_of_bids", "result_name"]
 
@@ -27,14 +29,26 @@ _IGNORED = (
     "batch*",
     "*_report.html",
     "*_report.json",
+    "*_errors.json",
+    "*_maps.zip",
     "*.csv",
     "*_prediction.json",
     "*.b",
-    "*_desc-*_dwi.bv*",
+    "*.bval",
+    "*.bvec",
     "*_xfm.*",
     "*_dwimap.*",
 )
 _AGE = "age"
+_BEHIND_SPACE = ("recording", "chunk")
+"""Entities of a scan that the standard puts behind ``space-``."""
+
+_TEMPLATE = "https://www.bic.mni.mcgill.ca/ServicesAtlases/ICBM152NLin2009"
+"""Whose frame ``space-MNI152`` is, where nobody names a template; scans are moved there rigidly."""
+
+_MILLIMETRE = "1 mm isotropic"
+_MAPS = ("dwimap", "xfm")
+"""Suffixes of images and files that BIDS has no sidecars for."""
 
 
 def jobs_of_bids(
@@ -76,13 +90,16 @@ def result_name(scan: BidsFile, ending: str, *, space: str = "", resolution: str
     space, resolution : labels put before ``desc``, unless the ending names a space of its own.
 
     """
-    entities = [f"{key}-{value}" for key, value in scan.entities.items()]
-    spatial = "" if "_space-" in ending or "_from-" in ending or not space else f"_space-{space}"
-    grid = f"_{resolution}" if spatial and resolution else ""
+    own = ending.partition("_desc-")[0] if ending.startswith("_space-") else ""
+    spatial = own or ("" if "_from-" in ending or not space else f"_space-{space}")
+    grid = f"_{resolution}" if spatial and not own and resolution else ""
+    entities = [f"{key}-{value}" for key, value in scan.entities.items() if key not in _BEHIND_SPACE]
+    behind = "".join(f"_{key}-{scan[key]}" for key in _BEHIND_SPACE if scan[key])
     folder = PurePosixPath(entities[0])
     if scan["ses"]:
         folder /= f"ses-{scan['ses']}"
-    return (folder / scan.path.parent.name / f"{'_'.join(entities)}{spatial}{grid}{ending}").as_posix()
+    name = f"{'_'.join(entities)}{spatial}{behind}{grid}{ending.removeprefix(own)}"
+    return (folder / scan.path.parent.name / name).as_posix()
 
 
 def _subject(dataset: Dataset, scan: BidsFile, request: Request) -> Subject:
@@ -106,9 +123,9 @@ def _subject(dataset: Dataset, scan: BidsFile, request: Request) -> Subject:
             ending = f"{stem}_{scan.suffix}{dot}{extension}"
         res = "res-1mm" if name == "resampled" else resolution if name not in ("save_mask",) else ""
         names[name] = result_name(scan, ending, space=space if name != "save_mask" else scan.suffix, resolution=res)
-    extra: dict[str, Any] = {"sidecar": _sidecar(dataset, scan, inputs, resolution)}
-    if task.stripped is not None:
-        extra["sidecar"]["SkullStripped"] = task.stripped and "--keep-head" not in request.options
+    extra: dict[str, Any] = {"sidecar": _sidecar(dataset, scan, inputs, request)}
+    if (stripped := _stripped(request)) is not None:
+        extra["sidecar"]["SkullStripped"] = stripped
     extra["columns"] = {"participant": scan.subject, "session": scan["ses"], **_person(person)}
     return Subject(inputs, names, tuple(own), scan.path.name, extra, _job_name(scan))
 
@@ -142,17 +159,58 @@ def _grid(scan: BidsFile, request: Request) -> tuple[str, str]:
     return space, "res-1mm" if "--grid=1mm" in words else request.task.entities
 
 
-def _sidecar(dataset: Dataset, scan: BidsFile, inputs: Mapping[str, str], resolution: str) -> dict[str, Any]:
+def _stripped(request: Request) -> bool | None:
+    """Return whether the images of a task show the brain alone; None where that is the scan's affair."""
+    if request.task.name == "upsample-dmri":  # the network predicts inside the mask, spherical harmonics everywhere
+        return not {"--method=sh", "--compatible"} & set(request.options)
+    return request.task.stripped and "--keep-head" not in request.options
+
+
+def _reference(request: Request) -> str:
+    """Return whose frame ``space-MNI152`` is."""
+    return "orig" if any(word.startswith("--template=") for word in request.options) else _TEMPLATE
+
+
+def _sidecar(dataset: Dataset, scan: BidsFile, inputs: Mapping[str, str], request: Request) -> dict[str, Any]:
     """Return the keys that BIDS wants in the sidecar of a derivative beside those of the program's own record."""
     sources = [dataset.uri(Path(path)) for path in dict.fromkeys(inputs.values())]
-    added: dict[str, Any] = {"Sources": sources, "SpatialReference": dataset.uri(scan.path)}
+    space, resolution = _grid(scan, request)
+    reference = _reference(request) if space == "MNI152" else dataset.uri(scan.path)
+    added: dict[str, Any] = {"Sources": sources, "SpatialReference": reference}
     if resolution:
-        added["Resolution"] = "1 mm isotropic"
+        added["Resolution"] = _MILLIMETRE
     return added
 
 
-def describe_dataset(dataset: Dataset, request: Request) -> None:
-    """Write ``dataset_description.json``, ``.bidsignore`` and a README into the folder of the derivatives.
+def _shared_sidecars(request: Request, jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
+    """Return sidecars for the top of the derivatives, by name: one per kind of further image, for all subjects."""
+    found: dict[str, dict[str, Any]] = {}
+    helps = {action.dest: action.help for action in command_parser(request.task.name)._actions}
+    for job in jobs:
+        for option in request.extras:
+            file = parse_name(Path(job.outputs[option]))
+            if file is None or file.extension not in IMAGES or file.suffix in _MAPS:
+                continue
+            template = f"space-{file['space']}_" if file["space"] == "MNI152" else ""
+            facts: dict[str, Any] = {
+                "SpatialReference": _reference(request) if template else "orig",
+                "Description": helps[option],
+            }
+            if file["res"]:
+                facts["Resolution"] = _MILLIMETRE
+            if file.suffix == "mask":
+                if "--method=sh" in request.options:
+                    continue  # spherical harmonics need no mask, and none is written
+                facts["Type"] = "Brain"
+            elif file.suffix != "probseg":
+                facts["SkullStripped"] = bool(_stripped(request))
+            found[f"{template}desc-{file['desc']}_{file.suffix}.json"] = facts
+    return found
+
+
+def describe_dataset(dataset: Dataset, request: Request, jobs: Sequence[Job] = ()) -> None:
+    """Write what describes the folder of the derivatives: ``dataset_description.json``, README, ``.bidsignore``, and
+    the sidecars that further images of ``jobs`` inherit.
 
     Raises
     ------
@@ -198,6 +256,8 @@ def describe_dataset(dataset: Dataset, request: Request) -> None:
     for file, text in texts.items():
         with atomic_path(request.folder / file) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    for file, facts in _shared_sidecars(request, jobs).items():
+        write_sidecar(request.folder / file, facts)
 
 
 def _link(root: Path, folder: Path) -> str:

@@ -149,7 +149,7 @@ TASKS = {
                 "fa": "_model-tensor_param-fa_dwimap",
                 "md": "_model-tensor_param-md_dwimap",
                 "report": "_desc-upsampled_report.html",
-                "residuals": "_desc-residuals_dwi",
+                "residuals": "_desc-residuals_dwimap",
             },
             refused=("dry_run",),
             qc=("check",),

@@ -211,7 +211,7 @@ def _jobs(
     )
     for warning in dataset.warnings:
         progress.warn(warning)
-    return jobs, lambda: describe_dataset(dataset, request)
+    return jobs, lambda: describe_dataset(dataset, request, jobs)
 
 
 def _entities(words: Sequence[str]) -> dict[str, str]:
