@@ -59,8 +59,8 @@ class Panel(RunPanel):
     def update(self) -> None:
         """Bring everything in line with the parameters."""
         parameters, ui = self.parameters, self.ui
-        self.models.show_about()
         if parameters is None:
+            self.models.show_about()
             self.apply.set_ready(_("Choose a T1w scan."))
             ui.predictButton.enabled = False
             return
@@ -75,6 +75,7 @@ class Panel(RunPanel):
             return
         ui.weightsLabel.visible = ui.weightsPathLineEdit.visible = self.own_weights
         self.models.choose(parameters.model)
+        self.models.show_about()
         ui.maskSelector.visible = parameters.brainSource == BrainSource.MASK
         ui.givenTransformSelector.visible = parameters.placement == Placement.TRANSFORM
         ui.changeSelector.enabled = parameters.makeChangeMap

@@ -1,8 +1,9 @@
 """Pictures of the panel of Harmonize, of the comparison and of the charts, as a person sees them.
 
 `MRI_DEEP_TOOLS_PICTURES=Resources/Screenshots pytest Testing/slicer/test_module_harmonize_pictures.py` makes those of
-the documentation: the template as another site might have taken it, harmonized by the bundled model. Where the package
-carries none, and in an ordinary test run, the quick core stands in.
+the documentation: the template as another site might have taken it, harmonized by the bundled model, and a simulated
+head that the bundled translator gives the contrast of T2w. Where the package carries no model, and in an ordinary
+test run, the quick core stands in.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harmonize_case import MODELS, use_fake
+from harmonize_case import MODELS, choose_method, use_fake, voxel_to_world
 from module_helpers import grab_panel, set_mode, wait_idle
 from test_module_pictures import PUBLISHED, add_scan, colours, folder, pixels  # noqa: F401 - folder is a fixture
 
@@ -27,7 +28,7 @@ def bundled() -> bool:
     from mri_deep_tools.models import model_status
 
     try:
-        return model_status("iguane-lite") == "bundled"
+        return all(model_status(name) == "bundled" for name in ("iguane-lite", "syndiff-lite"))
     except MRIDeepToolsError:
         return False
 
@@ -52,7 +53,6 @@ def case(host, monkeypatch):
     handle = host.load("Harmonize")
     from MRIDeepToolsLib import core_info
 
-    site_scan()
     real = bool(PUBLISHED) and bundled()
     if not real:
         use_fake(monkeypatch)
@@ -81,6 +81,7 @@ def test_pictures_of_a_harmonized_brain(host, case, folder, tmp_path):  # noqa: 
     from slicer_host.charts import chart_view
 
     handle, real = case
+    site_scan()
     widget = handle.widget()
     wait_idle(host, widget, 120)
     parameters = widget.panel.parameters
@@ -111,8 +112,52 @@ def test_pictures_of_a_harmonized_brain(host, case, folder, tmp_path):  # noqa: 
     compose(charts, folder / "Harmonize-charts.png")
 
 
+def simulated_head(labels: Path):
+    """Add a T1w scan of a simulated adult."""
+    from mri_deep_tools.superresolve.simulate_pairs import PairConfig, simulate_pair
+    from mri_deep_tools.volume import read_volume
+
+    config = PairConfig(contrast="adult", spread=8, texture=(2, 7), bias=0.1, gamma=0.05, random_contrast=0)
+    drawn = simulate_pair(read_volume(labels), 7, config).t1
+    return add_scan("Simulated T1w", drawn.data.astype(np.float32), drawn.affine)
+
+
+def test_pictures_of_a_translated_head(host, case, folder, tmp_path, request):  # noqa: F811
+    """The panel with results, and scan, synthetic image and uncertainty side by side."""
+    from HarmonizeLib.results import MAP_OPACITY
+
+    handle, real = case
+    if real:  # of a label map that the bundled model was not trained on
+        simulated_head(request.getfixturevalue("shared")("data", "synthseg_label_maps", "training_seg_06.nii.gz"))
+    else:
+        site_scan()
+    widget = handle.widget()
+    wait_idle(host, widget, 120)
+    choose_method(widget, "syndiff")
+    parameters = widget.panel.parameters
+    parameters.samples, parameters.sameNoise = 4, True
+    scan = parameters.inputVolume
+    middle = round(0.55 * scan.GetImageData().GetDimensions()[2])
+    parameters.slices = f"{middle - 6}:{middle + 6}"  # what is shown is enough
+    widget.ui.applyButton.click()
+    wait_idle(host, widget, 1500)
+    result, spread = parameters.madeResult, parameters.madeChangeMap
+    assert result is not None, widget.panel.progress.log_text
+    panel = grab_panel(host, handle, folder / "Harmonize-translation.png")
+    assert pixels(panel).shape[0] <= HEIGHT, "the panel with results must fit on a screen without scrolling"
+    views, options = [], {"orientation": "Axial", "offset": (voxel_to_world(scan) @ [0, 0, middle, 1])[2], "size": VIEW}
+    for name, background, foreground in (("a", scan, None), ("b", result, None), ("c", result, spread)):
+        layers = {"background": background, "foreground": foreground, "foreground_opacity": MAP_OPACITY}
+        views.append(host.slice_view(tmp_path / f"{name}.png", **layers, **options))
+    assert colours(views[0]) == colours(views[1]) == 0
+    assert colours(views[2]) >= 1, "the uncertainty must be seen"
+    assert np.ptp(pixels(views[1]).astype(int)) > 100, "the synthetic image must be seen"
+    compose(views, folder / "Harmonize-contrasts.png")
+
+
 def test_picture_while_it_runs(host, case, monkeypatch, tmp_path):
     handle, _real = case
+    site_scan()
     monkeypatch.setenv("FAKE_CORE_GO", str(tmp_path / "go"))
     use_fake(monkeypatch, "step")
     widget = handle.widget()

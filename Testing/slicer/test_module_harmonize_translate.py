@@ -172,8 +172,10 @@ def test_picture_of_the_translation_panel(host, module, scan, tmp_path):
     widget = module.widget()
     wait_idle(host, widget)
     parameters = widget.panel.parameters
+    assert not widget.ui.modelAboutLabel.visible  # nothing to tell, so no empty row
     plain = pixels(grab_panel(host, module, tmp_path / "iguane.png"))
     parameters.method = MethodChoice.SYNDIFF
+    assert not widget.ui.modelAboutLabel.visible
     picture = pixels(grab_panel(host, module, tmp_path / "Harmonize-translation.png"))
     assert picture.shape[1] == plain.shape[1] == 440
     assert picture.shape[0] < 900
