@@ -41,6 +41,7 @@ SIDE_SUFFIXES = (
     ".bmp",
     ".hdf5",
     ".mat",
+    ".zip",
 )
 """Suffixes of results that are not images."""
 

@@ -147,7 +147,7 @@ def translate(folder: Path) -> Path:
     save_model(folder / "model", {2: NCSNpp(spec)}, ModelFacts(("T1w", "T2w"), slice_axis="axial"))
     scan = brain(folder, "sub-8_T1w.nii.gz", 6.0, (28, 32, 26))
     run("translate", scan, folder / "sub-8_T2w.nii.gz", "--weights", folder / "model", "--to", "T2w", "--slices",
-        "12:14", "--samples", "2", "--save-std", folder / "sub-8_std.nii.gz")  # fmt: skip
+        "12:14", "--samples", "2", "--report", folder / "sub-8.html")  # fmt: skip
     return folder / "sub-8_T2w.json"
 
 

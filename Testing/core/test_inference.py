@@ -215,3 +215,36 @@ def test_freed_memory_is_used_again_instead_of_fetched_from_the_system():
         kept[mode] = int(done.stdout)
     assert kept["keep"] > 48 << 20  # of the 64 MB of each array
     assert kept["plain"] < 16 << 20
+
+
+MANY = """
+import threading
+import numpy as np, psutil
+from mri_deep_tools import inference
+if not inference.keep_freed_memory(many=True):
+    raise SystemExit(3)
+resident = lambda: psutil.Process().memory_info().rss
+before, found = resident(), []
+
+def work():
+    for _ in range(3):
+        np.ones(12 << 20)  # 96 MB, more than a thread's own heap may hold
+        found.append(resident() - before)
+
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+print(min(found))
+inference._SHORT = 1 << 40  # as if memory were short
+inference.available_memory()
+print(resident() - before)
+"""
+
+
+def test_threads_use_freed_memory_again_until_memory_is_short():
+    if not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        pytest.skip("the C library has no mallinfo2")
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=True)
+    kept, given_back = map(int, done.stdout.split())
+    assert kept > 80 << 20
+    assert given_back < 32 << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from mri_deep_tools.cli import main
 from mri_deep_tools.provenance import DISCLAIMER, make_record, write_sidecar
+from mri_deep_tools.translate.pictures import write_picture
 from mri_deep_tools.volume import Volume, read_volume, write_volume
 from sidecar_examples import example
 
@@ -119,14 +121,70 @@ def test_the_numbers_are_those_of_the_run(command, page, figures, tmp_path):
     assert source.count(DISCLAIMER) == 1
 
 
-def test_pictures_of_a_harmonization_are_those_of_the_run(tmp_path):
-    sidecar = example("harmonize")
+def pictures(path):
+    return re.findall(r"data:image/png;base64,([^\"]+)", path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("command", "page", "count"),
+    [
+        ("segment", "sub-1_report.html", 1),
+        ("harmonize", "sub-2.html", 2),
+        ("superresolve", "sub-3.html", 3),
+        ("upsample-dmri", "sub-4.html", 5),
+        ("translate", "sub-8.html", 1),
+    ],
+)
+def test_the_page_is_that_of_the_run(command, page, count, tmp_path):
+    sidecar = example(command)
     assert run(sidecar, tmp_path / "again.html", "--quiet") == 0
-    first, second = (
-        re.findall(r"data:image/png;base64,([^\"]+)", path.read_text(encoding="utf-8"))
-        for path in (sidecar.parent / "sub-2.html", tmp_path / "again.html")
-    )
-    assert len(first) == 2 and first == second
+    before, after = sidecar.parent / page, tmp_path / "again.html"
+    first, second = pictures(before), pictures(after)
+    assert len(first) == count and first == second
+    assert after.read_text(encoding="utf-8") == before.read_text(encoding="utf-8")
+
+
+def test_maps_of_a_page_that_are_gone_or_damaged_are_said(tmp_path, capsys):
+    shutil.copytree(example("upsample-dmri").parent, tmp_path / "run")
+    maps, sidecar = tmp_path / "run/sub-4_maps.zip", tmp_path / "run" / example("upsample-dmri").name
+    for change, words in ((lambda: maps.write_bytes(b"nothing"), "has changed"), (maps.unlink, "was not found")):
+        change()
+        assert run(sidecar, tmp_path / "again.html", "--overwrite") == 0
+        told = capsys.readouterr().err
+        assert "report_maps" in told and words in told
+        assert len(pictures(tmp_path / "again.html")) == 3  # bars, FA as it was saved, directions
+    record = json.loads(sidecar.read_text())
+    maps.write_bytes(b"nothing")
+    entry = next(item for item in record["Outputs"] if item["Role"] == "report_maps")
+    entry |= {"SHA256": hashlib.sha256(b"nothing").hexdigest(), "SizeBytes": 7}
+    sidecar.write_text(json.dumps(record))
+    assert run(sidecar, tmp_path / "again.html", "--overwrite") == 0
+    assert "sub-4_maps.zip cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("named", "extra"),
+    [
+        ("picture", []),
+        ("sidecar", ["--samples", "2"]),
+        ("folder", ["--samples", "2", "--save-std", "std.png"]),
+    ],
+)
+def test_the_page_of_a_picture_is_that_of_the_run(named, extra, tmp_path, monkeypatch):
+    pytest.importorskip("PIL")
+    model = example("translate").parent / "model"
+    monkeypatch.chdir(tmp_path)
+    picture = np.random.default_rng(2).integers(0, 255, (40, 24)).astype(np.uint8)
+    write_picture(picture, tmp_path / "slide.png")
+    (tmp_path / "out").mkdir()
+    words = ["--weights", str(model), "--to", "T2w", "--report", "out/run.html", *extra, "--quiet", "--device", "cpu"]
+    words = [f"out/{word}" if word == "std.png" else word for word in words]
+    assert main(["translate", "slide.png", "out/made.png", *words]) == 0
+    place = {"picture": "out/made.png", "sidecar": "out/made.json", "folder": "out"}[named]
+    assert run(place, "again.html", "--inputs", tmp_path, "--quiet") == 0
+    first, second = (tmp_path / name for name in ("out/run.html", "again.html"))
+    assert len(pictures(first)) == 1 and pictures(first) == pictures(second)
+    assert first.read_text(encoding="utf-8") == second.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", ["predict", "simulate labels-to-image", "simulate dmri"])

@@ -12,7 +12,7 @@ import torch
 from mri_deep_tools.errors import WeightsError
 from mri_deep_tools.synthsegment.backend import Backend
 from mri_deep_tools.synthsegment.labels import V2_CHANNELS, left_right_permutation
-from mri_deep_tools.synthsegment.lite import LiteBackend, find_window, load_lite, put, rescale, take
+from mri_deep_tools.synthsegment.lite import LiteBackend, _Search, find_window, load_lite, put, rescale, take
 from mri_deep_tools.synthsegment.lite_network import LiteConfig, LiteNetwork, fold, labels_of_cells, unfold
 from mri_deep_tools.synthsegment.losses import mean_dice
 from mri_deep_tools.synthsegment.train_lite import choose_cells
@@ -105,6 +105,31 @@ def test_backend_mirrors_exactly(folder):
 
     swap = list(left_right_permutation(V2_CHANNELS))
     np.testing.assert_allclose(averaged(image[::-1]).numpy(), averaged(image).flip(1)[swap].numpy(), atol=1e-5)
+
+
+def test_no_window_is_looked_at_twice_and_the_last_look_is_the_pass():
+    """A network that finds three structures in a bright cube, and is asked as rarely as possible."""
+    seen = []
+
+    def run(patch):
+        seen.append(patch.tobytes())
+        posterior = torch.zeros((33, *patch.shape))
+        bright = torch.from_numpy(patch > 0.5)
+        posterior[0][~bright] = 1
+        for third, channel in enumerate((1, 2, 5)):
+            posterior[channel, third::3] = bright[third::3].float()
+        return posterior
+
+    image = np.full((100, 120, 100), 0.01, np.float32)
+    image[50:90, 10:50, 40:80] = 1
+    search = _Search(image, run, V2_CHANNELS)
+    window = search.locate()
+    assert window is not None and all(0 <= b - (90, 50, 80)[axis] < 40 for axis, (_, b) in enumerate(window))
+    looks = len(seen)
+    assert looks > 2 and len(set(seen)) == looks
+    posterior = search.posterior(window)
+    assert len(set(seen)) == looks
+    assert torch.equal(posterior, run(rescale(take(image, window))))
 
 
 @pytest.mark.slow

@@ -80,7 +80,8 @@ def plan_images(args: argparse.Namespace, target: str) -> Plan:
 
     Parameters
     ----------
-    args : of the command: ``input``, ``output``, ``recursive``, ``mask``, ``save_std``, ``report``.
+    args : of the command: ``input``, ``output``, ``recursive``, ``mask``, ``save_std``, ``report``,
+        ``samples``.
     target : name of the contrast that is made.
 
     Raises
@@ -120,7 +121,7 @@ def _single(args: argparse.Namespace, path: Path, target: str, wanted: Mapping[s
         names_file = bool(place.suffix) and not place.is_dir()
         made[name] = place if names_file else place / _name(path, name, target, picture, alone=True)
         _require_suffix(name, made[name], picture)
-    return ImageJob(path, made.pop("output"), picture, made, args.mask)
+    return ImageJob(path, made.pop("output"), picture, made | _maps(args, made), args.mask)
 
 
 def _job(
@@ -138,7 +139,16 @@ def _job(
     if "output" in row:
         made["output"] = args.output / row["output"]
         _require_suffix("output", made["output"], picture)
-    return ImageJob(image, made.pop("output"), picture, made, row.get("mask"))
+    return ImageJob(image, made.pop("output"), picture, made | _maps(args, made), row.get("mask"))
+
+
+def _maps(args: argparse.Namespace, made: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the file of what the page shows and no other output holds: the spread of samples."""
+    from ..reports.maps import ROLE, maps_path
+
+    if "report" not in made or "save_std" in made or args.samples < 2:
+        return {}
+    return {ROLE: maps_path(made["report"])}
 
 
 def _kind(path: Path) -> bool:

@@ -136,7 +136,9 @@ class ImageBatch:
         """Write the result and its standard deviation; return final -> temporary path."""
         import numpy as np
 
+        from ..reports.maps import ROLE, write_maps
         from ..translate.pictures import write_picture
+        from ..translate.report import as_volume
         from ..volume import Volume, write_volume
 
         made = {job.output: files.path(job.output)}
@@ -150,6 +152,9 @@ class ImageBatch:
                 write_volume(image, made[path], dtype=np.float32, description=note.decode()[:79])
             else:
                 write_picture(image, made[path], text=picture_text(result))
+        if ROLE in job.extra and result.spread is not None:
+            spread = result.spread if isinstance(result.spread, Volume) else as_volume(result.spread)
+            made[job.extra[ROLE]] = write_maps(files.path(job.extra[ROLE]), {"std": spread})
         return made
 
     def _write_records(self, job: ImageJob, result: Result, files: OutputSet, record: dict[str, Any]) -> None:

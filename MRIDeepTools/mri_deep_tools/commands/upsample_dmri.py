@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..dmriupsample.leave_out import LeaveOut
     from ..dmriupsample.predict import Upsampler, UpsampleResult
+    from ..volume import Volume
 
 __all__ = ["add_arguments", "run"]
 
@@ -136,6 +137,7 @@ def _outputs(args: argparse.Namespace) -> dict[str, list[Path]]:
     """Return all files that will be written, by what they are; refuse names that cannot be."""
     from ..dmriupsample.output import companion_paths
     from ..provenance import sidecar_path
+    from ..reports.maps import maps_path
     from ..volume import is_image_path
 
     images = [args.output, *(path for path in (args.save_mask, args.fa, args.md, args.residuals) if path is not None)]
@@ -153,6 +155,7 @@ def _outputs(args: argparse.Namespace) -> dict[str, list[Path]]:
     if args.report is not None:
         # a name of its own: NAME.json would be the sidecar of an image NAME, perhaps of the scan itself
         outputs["errors"] = [args.report.with_name(f"{args.report.stem}_errors.json")]
+        outputs["maps"] = [maps_path(args.report)]
     return outputs
 
 
@@ -206,6 +209,7 @@ def _write(
     """Write all files together."""
     from ..dmriupsample.output import FRAGILE_COUNTS, write_image, write_published_nifti
     from ..provenance import write_sidecar
+    from ..reports.maps import write_maps
 
     if len(result.kinds) in FRAGILE_COUNTS:
         progress.warn(f"Slicer cannot save a DWI node of {len(result.kinds)} volumes; keep this file")
@@ -223,6 +227,9 @@ def _write(
             written[args.save_grad] = files.path(args.save_grad)
             result.gradients.write_mrtrix(written[args.save_grad])
         _write_maps(args, result, check, written, files, progress)
+        if check is not None:
+            path = outputs["maps"][0]
+            written[path] = write_maps(files.path(path), _shown_only(args, result, check))
         record = _record(args, result, written, progress)
         if check is not None:
             record["LeaveOut"] = check.as_record()
@@ -264,6 +271,14 @@ def _write_maps(
             progress.warn(f"{args.residuals.name} was not written: no direction could be left out")
 
 
+def _shown_only(args: argparse.Namespace, result: UpsampleResult, check: LeaveOut) -> dict[str, Volume]:
+    """Return the maps that the page shows and no other output holds."""
+    from ..dmriupsample.report import images_of
+
+    saved = [name for name in ("fa", "md", "residuals") if getattr(args, name) is not None]
+    return {role: volume for role, volume in images_of(result, check).items() if role not in saved}
+
+
 def _write_report(
     args: argparse.Namespace,
     outputs: dict[str, list[Path]],
@@ -281,10 +296,14 @@ def _write_report(
 
 def _roles(args: argparse.Namespace, written: dict[Path, Path]) -> dict[Path, str]:
     """Return what each input and output is, for the record."""
+    from ..reports.maps import ROLE, maps_path
+
     names = ("dwi", "bvecs", "bvals", "grad", "target_bvecs", "target_grad", "mask")
     roles = {Path(path): name for name in names if (path := getattr(args, name)) is not None}
     companions = [path for path in (*_inputs(args), *written) if path.suffix in (".bval", ".bvec")]
     roles |= {path: roles.get(path, path.suffix.removeprefix(".") + "s") for path in companions}
+    if args.report is not None:
+        roles[maps_path(args.report)] = ROLE
     made = ("output", "save_grad", "save_mask", "fa", "md", "residuals")
     return roles | {
         path: "image" if name == "output" else name.removeprefix("save_")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..report import Cell, Column, KeyValues, Picture, Section, Table, Text, write_report
+from ..reports.maps import as_kept
 from .directions import electrostatic_energy, even_directions, same_axis_angle
 from .figures import Tile, bars_png, directions_png, tiles_png
 
@@ -52,7 +53,7 @@ def images_of(result: UpsampleResult, check: LeaveOut) -> dict[str, Volume]:
     for when, maps in (("before ", check.before), ("", check.after)):
         if maps is not None:
             images |= {f"{when}{name}": image.with_data(maps.volume(name, check.mask)) for name in ("fa", "md")}
-    return images
+    return as_kept(images)
 
 
 def sections(record: Record, images: Images, folder: Path) -> list[Section]:

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from ..errors import InputError, MRIDeepToolsError
 from ..methods import command_of
 from ..provenance import HIDDEN, file_facts, sidecar_path
+from ..translate.pictures import is_picture_path, read_picture
 from ..volume import Volume, is_image_path, read_volume
+from .maps import ROLE, read_maps
 from .schema import is_readable
 
 __all__ = ["FoundFile", "Images", "Result", "fields_in_use", "find_sidecars", "open_result", "read_record"]
@@ -42,17 +46,28 @@ class Images(Mapping[str, Volume]):
         self._files = {
             item.role: item.path
             for item in sorted(files, key=lambda item: item.output)
-            if item.path is not None and (item.path.is_dir() or is_image_path(item.path))
+            if item.path is not None and (item.path.is_dir() or is_image_path(item.path) or is_picture_path(item.path))
         }
         self._read: dict[str, Volume] = {}
         self._warn = on_warning
+        kept = next((item.path for item in files if item.role == ROLE and item.state == "same" and item.path), None)
+        if kept is not None:
+            self._take_kept(kept)
+
+    def _take_kept(self, path: Path) -> None:
+        """Add the maps that were kept for the page."""
+        try:
+            self._read |= read_maps(path)
+        except InputError as error:
+            self._warn(f"{error}; what it holds is not shown")
+        self._files |= dict.fromkeys(self._read, path)
 
     def __getitem__(self, role: str) -> Volume:
         """Return the (X, Y, Z) or (X, Y, Z, C) image of a role; KeyError where there is none that can be read."""
         path = self._files[role]
         if role not in self._read:
             try:
-                self._read[role] = read_volume(path, ndim=None, on_warning=lambda message: None)
+                self._read[role] = _image(path)
             except MRIDeepToolsError as error:
                 del self._files[role]
                 self._warn(f"{error}; it is not shown")
@@ -76,6 +91,13 @@ class Images(Mapping[str, Volume]):
     def __len__(self) -> int:
         """Return the number of images."""
         return len(list(iter(self)))
+
+
+def _image(path: Path) -> Volume:
+    """Read a scan, or a picture as (H, W, 1) without a place in the world."""
+    if not is_picture_path(path):
+        return read_volume(path, ndim=None, on_warning=lambda message: None)
+    return Volume(read_picture(path)[:, :, None], np.eye(4))
 
 
 @dataclass(frozen=True)
@@ -192,12 +214,13 @@ def find_sidecars(path: Path) -> list[Path]:
         raise InputError(f"{path.name} does not exist", "check the path of the output")
     if path.suffix.lower() == ".json":
         return [path]
-    if sidecar_path(path).is_file():
-        return [sidecar_path(path)]
+    beside = path.with_suffix(".json") if is_picture_path(path) else sidecar_path(path)
+    if beside.is_file():
+        return [beside]
     for item in sorted(path.parent.glob("*.json")):  # a further output of a run, as a map
         if _holds_record(item) and path.name in (entry["Name"] for entry in read_record(item)["Outputs"]):
             return [item]
-    raise InputError(f"{path.name} has no sidecar {sidecar_path(path).name}", "give an output of this program")
+    raise InputError(f"{path.name} has no sidecar {beside.name}", "give an output of this program")
 
 
 def _holds_record(path: Path) -> bool:

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from ..volume import Volume
     from .predict import PictureTranslation, TranslationResult
 
-__all__ = ["TITLE", "pictures_png", "scan_png", "sections", "write_picture_report", "write_translation_report"]
+__all__ = [
+    "TITLE",
+    "as_volume",
+    "pictures_png",
+    "scan_png",
+    "sections",
+    "write_picture_report",
+    "write_translation_report",
+]
 
 TITLE = "Translated contrast"
 
@@ -34,6 +42,8 @@ _SHOWN_PICTURES = 4
 _INK = "#888"
 _WIDTH, _TALLEST = 11.0, 5.0  # inches
 _Plane = Callable[[np.ndarray], np.ndarray]
+PictureRow = tuple[np.ndarray, np.ndarray, "np.ndarray | None"]
+"""A picture, what was made of it, and the spread of samples."""
 _JOINED = {"blend": "blended where they overlap", "published": "put together as published"}
 
 
@@ -50,14 +60,27 @@ def write_picture_report(path: str | Path, results: Sequence[PictureTranslation]
     """Write the page of one or several pictures, of which the first few are shown."""
     made = sections(record, {}, Path())
     first = results[0]
+    rows = [(item.picture, item.image, item.spread) for item in results]
     with tempfile.TemporaryDirectory() as folder:
-        picture = Picture(
-            f"The first {_SHOWN_PICTURES} of {len(results)}" if len(results) > _SHOWN_PICTURES else "Before and after",
-            pictures_png(results, Path(folder) / "pictures.png"),
-            f"{first.source} pictures, and the synthetic {first.target} pictures made from them",
-            f"{first.source} left, synthetic {first.target} beside it. Look for structures that only one shows.",
-        )
+        picture = _before_and_after(rows, first.source, first.target, Path(folder))
         return write_report(path, title=TITLE, sections=[made[0], picture, *made[1:]], record=record)
+
+
+def _before_and_after(rows: Sequence[PictureRow], source: str, target: str, folder: Path) -> Picture:
+    """Return pictures, what was made of them, and the spread of samples; of many the first few."""
+    return Picture(
+        f"The first {_SHOWN_PICTURES} of {len(rows)}" if len(rows) > _SHOWN_PICTURES else "Before and after",
+        pictures_png(rows, source, target, folder / "pictures.png"),
+        f"{source} pictures, and the synthetic {target} pictures made from them",
+        f"{source} left, synthetic {target} beside it. Look for structures that only one shows.",
+    )
+
+
+def as_volume(picture: np.ndarray) -> Volume:
+    """Return a picture (H, W) as a volume (H, W, 1) without a place in the world, as reports keep and find it."""
+    from ..volume import Volume
+
+    return Volume(picture[:, :, None], np.eye(4))
 
 
 def sections(record: Mapping[str, Any], images: Mapping[str, Volume], folder: Path) -> list[Section]:
@@ -68,7 +91,8 @@ def sections(record: Mapping[str, Any], images: Mapping[str, Volume], folder: Pa
     record :
         With ``SourceContrast``, ``TargetContrast``, ``Translation`` and ``ModelFacts``.
     images :
-        ``scan``, ``image`` and ``std``, as far as they are there; of pictures none.
+        ``scan``, ``image`` and ``std``, as far as they are there; of a picture ``picture``, ``image`` and ``std``,
+        each (H, W, 1).
     folder :
         For the drawings.
 
@@ -87,6 +111,10 @@ def sections(record: Mapping[str, Any], images: Mapping[str, Volume], folder: Pa
             caption = "Each slice was made for itself: stripes are differences between neighbours, not anatomy."
             alt = f"Planes across the slices; from top to bottom: {order}"
             made.append(Picture("Across the slices", drawing, alt, caption))
+    if "Pixels" in facts and _is_volume(images, "picture") and _is_volume(images, "image"):
+        picture, image = (images[name].data[:, :, 0] for name in ("picture", "image"))
+        spread = images["std"].data[:, :, 0] if _is_volume(images, "std") else None
+        made.append(_before_and_after([(picture, image, spread)], source, target, folder))
     made.append(KeyValues("How it was made", _told(facts, record.get("ModelFacts", {}))))
     return made
 
@@ -197,20 +225,20 @@ def _across(shown: np.ndarray, spacing: Sequence[float]) -> list[tuple[str, _Pla
     ]
 
 
-def pictures_png(results: Sequence[PictureTranslation], path: str | Path) -> Path:
+def pictures_png(rows: Sequence[PictureRow], source: str, target: str, path: str | Path) -> Path:
     """Draw the first pictures, one per row, what was made of them, and the spread of samples where it is known.
 
     Writes a PNG file; DependencyError without matplotlib.
     """
-    shown = list(results[:_SHOWN_PICTURES])
-    columns = [(shown[0].source, [item.picture for item in shown], "gray", 255)]
-    columns.append((f"{shown[0].target} (synthetic)", [item.image for item in shown], "gray", 255))
-    spreads = [item.spread for item in shown if item.spread is not None]
+    shown = list(rows[:_SHOWN_PICTURES])
+    columns = [(source, [item[0] for item in shown], "gray", 255)]
+    columns.append((f"{target} (synthetic)", [item[1] for item in shown], "gray", 255))
+    spreads = [item[2] for item in shown if item[2] is not None]
     if len(spreads) == len(shown):
         top = max(int(np.percentile(np.concatenate([item.ravel() for item in spreads]), 99.5)), 1)
         columns.append(("standard deviation (grey values)", spreads, "magma", top))
     wide = _WIDTH / len(columns)
-    heights = [min(wide * item.picture.shape[0] / item.picture.shape[1], _TALLEST) for item in shown]
+    heights = [min(wide * item[0].shape[0] / item[0].shape[1], _TALLEST) for item in shown]
     figure = _figure((_WIDTH, sum(heights) + 0.3))
     grid = figure.subplots(len(shown), len(columns), squeeze=False, height_ratios=heights)
     for column, (name, images, colours, top) in enumerate(columns):
