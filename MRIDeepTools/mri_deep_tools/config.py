@@ -38,19 +38,24 @@ def load_config(kind: type[T], path: Path | str, base: T | None = None) -> T:
     return config_from_mapping(kind, read_mapping(path), Path(path).name, base)
 
 
-def read_mapping(path: Path | str) -> Mapping[str, Any]:
-    """Read a YAML file that holds keys and values; anything else is :class:`RequestError`."""
+def read_mapping(
+    path: Path | str, option: str = "--config", example: str = "print a complete example with --print-config"
+) -> Mapping[str, Any]:
+    """Read a YAML file that holds keys and values; anything else is :class:`RequestError`.
+
+    ``option`` is the one that named the file, ``example`` where to see what it should hold.
+    """
     yaml = _yaml()
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
-        raise RequestError(f"{path.name} cannot be read ({error.strerror})", "check the --config option") from error
+        raise RequestError(f"{path.name} cannot be read ({error.strerror})", f"check the {option} option") from error
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
         raise RequestError(f"{path.name} is not valid YAML (line {line})", "check its indentation") from error
     if not isinstance(content, Mapping):
-        raise RequestError(f"{path.name} holds no keys", "print a complete example with --print-config")
+        raise RequestError(f"{path.name} holds no keys", example)
     return content
 
 

@@ -262,6 +262,13 @@ def test_age_comes_from_the_participants(data):
     assert jobs_of_bids(Dataset(root), given)[0].options == ("--age=5",)
 
 
+def test_columns_of_participants_that_the_summary_has_too(data):
+    root = data("sub-01/anat/sub-01_T1w.nii.gz", participants="participant_id\tid\tmodel\tsite\nsub-01\t7\tPrisma\tA\n")
+    job = jobs_of_bids(Dataset(root), Request(TASKS["harmonize"], root.parent / "out"))[0]
+    told = {"participant": "01", "session": "", "participant_id": "7", "participant_model": "Prisma", "site": "A"}
+    assert job.extra["columns"] == told
+
+
 def test_the_data_set_itself_is_never_written_to(data):
     root = data("sub-01/anat/sub-01_T1w.nii.gz")
     with pytest.raises(RequestError, match="is the data set itself"):

@@ -75,12 +75,12 @@ def test_all_systems_are_known_to_dask_jobqueue():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (None, "the configuration of slurm cannot be used: .*cores"),
+        (None, "slurm cannot be used: .*cores and memory[^:]*; --cluster-config names a file"),
         ("cores: 2\n", "the configuration of slurm cannot be used: .*memory"),
         ("cores: 2\nmemory: 4 GiB\nqueu: gpu\n", "cannot be used: .*queu.*arguments of dask_jobqueue.SLURMCluster"),
         ("cores: 2\nmemory: 4 GiB\njobs: many\n", "jobs is 'many'"),
         ("cores: 2\nmemory: 4 GiB\njobs: 0\n", "jobs is 0"),
-        ("- a\n", "c.yaml holds no keys"),
+        ("- a\n", "c.yaml holds no keys; write KEY: VALUE lines"),
         ("a: [\n", "c.yaml is not valid YAML"),
     ],
 )
@@ -93,7 +93,7 @@ def test_configurations_that_cannot_be_used(tmp_path, text, sentence):
 
 
 def test_a_configuration_that_is_missing(tmp_path):
-    with pytest.raises(RequestError, match=r"gone\.yaml cannot be read"):
+    with pytest.raises(RequestError, match=r"gone\.yaml cannot be read .*; check the --cluster-config option"):
         parse_cluster("slurm", tmp_path / "gone.yaml")
 
 

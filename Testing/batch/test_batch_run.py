@@ -92,6 +92,18 @@ def test_rows_may_be_added(tmp_path):
     assert len(after) == 3 and all(after[name] == before[name] for name in before)
 
 
+def test_rows_that_are_gone_are_told(tmp_path, capsys):
+    table, out = make_table(tmp_path, 3), tmp_path / "out"
+    assert batch("--table", table, out) == 0
+    before = results(out)
+    table.write_text("input\nin/s001_dwi.nii.gz\n")
+    capsys.readouterr()
+    assert batch("--table", table, out, "--resume") == 0
+    told = capsys.readouterr().err
+    assert "2 subjects of earlier runs are not asked for now" in told and "s000" in told and "s001" not in told
+    assert results(out) == before and [row["state"] for row in rows(out / "batch.csv")] == ["done"]
+
+
 @pytest.mark.parametrize(
     ("words", "options", "message"),
     [
@@ -167,6 +179,7 @@ def test_interrupt_keeps_what_is_done(tmp_path):
     assert 3 <= kept < 60
     states = [row["state"] for row in rows(out / "batch.csv")]
     assert states.count("done") == kept and states.count("not done") == 60 - kept
+    assert f"{kept} of 60 subjects are finished" in told
 
 
 def test_time_left_is_told(tmp_path, capsys):

@@ -32,6 +32,7 @@ FAULTS = (OSError, TimeoutError, asyncio.TimeoutError, concurrent.futures.Cancel
 """What Dask raises when the other side is gone (before Python 3.11 some of these are not one)."""
 
 _KNOWN = f"local:N, tcp://HOST:PORT, or one of {', '.join(QUEUES)}"
+_EXAMPLE = "write KEY: VALUE lines (jobs: 20, cores: 8, memory: 32 GiB ...)"
 _CONNECT_SECONDS = 15
 _PATIENCE = 60.0
 
@@ -123,7 +124,7 @@ def require(name: str) -> Any:
 def _queue_request(kind: str, config: str | Path | None, lanes: int) -> Request:
     from ..config import read_mapping
 
-    settings = dict(read_mapping(config)) if config is not None else {}
+    settings = dict(read_mapping(config, "--cluster-config", _EXAMPLE)) if config is not None else {}
     jobs = settings.pop("jobs", 1)
     if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
         raise RequestError(f"jobs is {jobs!r} in the cluster's configuration", "give the number of jobs, 1 or more")
@@ -139,11 +140,13 @@ def make_queue(request: Request) -> Any:
 
     """
     made = getattr(require("dask_jobqueue"), QUEUES[request.kind])
-    known = "its keys are arguments of dask_jobqueue." + QUEUES[request.kind] + ", and `jobs`"
+    known = (
+        f"--cluster-config names a file whose keys are arguments of dask_jobqueue.{QUEUES[request.kind]}, and `jobs`"
+    )
     try:
         return made(**request.settings)
     except (TypeError, ValueError) as error:
-        text = str(error).partition("\n")[0].rstrip(".")
+        text = str(error).partition("\n")[0].rstrip(".:").removesuffix(", for example")
         raise RequestError(f"the configuration of {request.kind} cannot be used: {text}", known) from error
 
 

@@ -19,6 +19,7 @@ from ..errors import RequestError
 from .bids import IMAGES, BidsFile, Dataset, parse_name
 from .jobs import Job
 from .plan import Request, Subject, check_jobs, make_job
+from .summary import OWN_COLUMNS
 from .tasks import command_parser
 
 __all__ = ["BIDS_VERSION", "describe_dataset", "jobs_of_bids", "result_name"]
@@ -135,7 +136,12 @@ def _job_name(scan: BidsFile) -> str:
 
 
 def _person(row: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in row.items() if name != "participant_id" and value.lower() != "n/a"}
+    """Return what participants.tsv says of a person; a name that the summary uses itself (``model``) is prefixed."""
+    return {
+        f"participant_{name}" if name in OWN_COLUMNS else name: value
+        for name, value in row.items()
+        if name != "participant_id" and value.lower() != "n/a"
+    }
 
 
 def _age_words(person: Mapping[str, str], request: Request) -> list[str]:

@@ -22,7 +22,7 @@ from ..progress import Progress
 from .jobs import Executor, Job, Outcome
 from .plan import Request
 from .state import State
-from .summary import write_summary
+from .summary import rows_of, write_summary
 
 __all__ = ["Batch", "Tally"]
 
@@ -30,6 +30,11 @@ _HOPELESS = {"weights": WeightsError, "dependency": DependencyError, "request": 
 """Faults that every subject would have."""
 
 _NAMES_TOLD = 5
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first of some names."""
+    return ", ".join(names[:_NAMES_TOLD]) + (" and more" if len(names) > _NAMES_TOLD else "")
 
 
 @dataclass
@@ -138,7 +143,10 @@ class Batch:
                     self.state.recover()  # what a worker left that died meanwhile
         except KeyboardInterrupt:
             self._summarise()
-            kept = f"{self.tally.before + self.tally.done} of {self.tally.total} subjects are finished"
+            finished = sum(
+                row["state"] == "done" for row in rows_of(self.state, self.jobs)
+            )  # some after the last event
+            kept = f"{finished} of {self.tally.total} subjects are finished"
             raise CancelledError("Cancelled", f"{kept}; continue with --resume") from None
         self._summarise()
 
@@ -235,8 +243,13 @@ class Batch:
             elif outcome.model:
                 self.models.add(outcome.model)
         if changed:
-            told = ", ".join(changed[:_NAMES_TOLD]) + (" and more" if len(changed) > _NAMES_TOLD else "")
+            told = _some(changed)
             self.progress.warn(f"inputs or options of {len(changed)} subjects have changed; they are redone ({told})")
+        if gone := sorted(self.state.names() - {job.id for job in self.jobs}):
+            self.progress.warn(
+                f"{len(gone)} subjects of earlier runs are not asked for now; their results stay, but are in no table "
+                f"({_some(gone)})"
+            )
 
     # ----------------------------------------------------------------------------------------------------- meanwhile
 
@@ -288,9 +301,8 @@ class Batch:
             seconds=round(tally.seconds, 1),
         )
         if tally.failed:
-            names = ", ".join(tally.failed[:_NAMES_TOLD]) + (" and more" if len(tally.failed) > _NAMES_TOLD else "")
             raise MRIDeepToolsError(
-                f"{len(tally.failed)} of {tally.total} subjects failed ({names})",
+                f"{len(tally.failed)} of {tally.total} subjects failed ({_some(tally.failed)})",
                 f"why is in {self.summary_name}; --resume tries them again",
             )
         if finished < tally.total:

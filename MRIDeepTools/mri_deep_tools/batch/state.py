@@ -102,6 +102,10 @@ class State:
         record = self._read(self._path(job))
         return None if record is None else Outcome.from_record(record["outcome"])
 
+    def names(self) -> set[str]:
+        """Return the names of all jobs that have a record."""
+        return {path.stem for path in (self.root / "records").glob("*/[!.]*.json")}
+
     def outcomes(self) -> Iterator[Outcome]:
         """Yield what came of every job so far."""
         for path in sorted((self.root / "records").glob("*/[!.]*.json")):  # no temporary ones

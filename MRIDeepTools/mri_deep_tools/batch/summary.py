@@ -16,10 +16,15 @@ from .jobs import Figure, Job, Outcome
 from .plan import Request
 from .state import State
 
-__all__ = ["MEASURES_INSIDE", "rows_of", "write_summary"]
+__all__ = ["MEASURES_INSIDE", "OWN_COLUMNS", "rows_of", "write_summary"]
 
 MEASURES_INSIDE = 6
 """Up to so many measurements stand in the summary itself."""
+
+_FIRST = ("state", "seconds", "warnings")
+_LAST = ("warning", "message", "model", "device", "output", "finished", "worker")
+OWN_COLUMNS = frozenset({"id", "participant", "session", *_FIRST, *_LAST})
+"""Columns of the summary that are not the subjects' own."""
 
 Row = dict[str, Figure]
 _NOT_YET = "not done"
@@ -94,8 +99,8 @@ def _columns(state: State, jobs: Sequence[Job]) -> tuple[list[str], list[str]]:
         if outcome is not None:
             qc.update(dict.fromkeys(outcome.qc))
             measures.update(dict.fromkeys(outcome.measures))
-    first = ["id", *(name for name in known if name != "id"), "state", "seconds", "warnings"]
-    last = ["warning", "message", "model", "device", "output", "finished", "worker"]
+    first = ["id", *known, *_FIRST]
+    last = list(_LAST)
     return [*first, *(name for name in qc if name not in (*first, *last)), *last], list(measures)
 
 
