@@ -154,6 +154,21 @@ def test_a_batch_that_none_of_its_subjects_can_begin_leaves_nothing(tmp_path, ca
     assert batch("--table", table, out) == 0 and len(records(out)) == 3
 
 
+def test_a_request_that_is_wrong_for_one_subject_does_not_end_the_batch(tmp_path, capsys):
+    table, out = make_table(tmp_path, 4), tmp_path / "out"
+    (tmp_path / "in/s000_dwi.bval").write_text("0" + " 3000" * 12)
+    assert batch("--table", table, out, "--at-once", "1", options=(*WORDS, "--shell", "1000")) == 1
+    assert "1 of 4 subjects failed (s000" in capsys.readouterr().err
+    assert [row["state"] for row in rows(out / "batch.csv")] == ["failed", "done", "done", "done"]
+
+
+def test_a_request_that_is_wrong_for_all_is_told_once(tmp_path, capsys):
+    table, out = make_table(tmp_path, 6), tmp_path / "out"
+    assert batch("--table", table, out, options=(*WORDS, "--shell", "2000")) == 2
+    assert "has no shell at b = 2000" in capsys.readouterr().err.splitlines()[-1]
+    assert not out.exists()
+
+
 def test_two_batches_cannot_share_a_folder(tmp_path, capsys):
     table, out = make_table(tmp_path, 1), tmp_path / "out"
     with State(out).locked():

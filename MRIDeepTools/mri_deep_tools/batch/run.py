@@ -27,7 +27,10 @@ from .summary import rows_of, write_summary
 __all__ = ["Batch", "Tally"]
 
 _HOPELESS = {"weights": WeightsError, "dependency": DependencyError, "request": RequestError}
-"""Faults that every subject would have."""
+"""Faults that every subject may have."""
+
+_TRIED = 3
+"""So many subjects with one and the same such fault, and the others are not tried."""
 
 _NAMES_TOLD = 5
 
@@ -106,6 +109,7 @@ class Batch:
         self.changed: list[str] = []  # names of jobs whose inputs or options have changed
         self.added: set[Path] = set()  # what was written beside results
         self.anew, self.hopeless = True, False
+        self.faults: list[str] = []
 
     def run(self) -> Tally:
         """Do all that is left, and write the summary and the overview.
@@ -261,13 +265,29 @@ class Batch:
         if outcome.state == "failed":
             tally.failed.append(outcome.id)
             if outcome.code in _HOPELESS and not tally.done and not tally.before:
-                self.hopeless = True
-                raise _HOPELESS[outcome.code](outcome.message.rstrip("."))
+                self._give_up_where_hopeless(outcome)
             self.progress.warn(f"{outcome.id} failed: {outcome.message}")
         else:
             tally.done += 1
             self.models |= {outcome.model} if outcome.model else set()
         self._tell(outcome)
+
+    def _give_up_where_hopeless(self, outcome: Outcome) -> None:
+        """End the batch where every subject would fail like this one: what is not installed, or the same told thrice.
+
+        A request may be wrong for one subject alone (a scan without the shell that was asked for), and so may a model
+        that a row names.
+        """
+        job = next(job for job in self.jobs if job.id == outcome.id)
+        text = outcome.message
+        for path in job.inputs.values():
+            text = text.replace(Path(path).name, "")
+        self.faults.append(text)
+        alike = len({job.options for job in self.jobs}) == 1
+        tried = len(self.faults) >= min(_TRIED, len(self.jobs)) and len(set(self.faults)) == 1
+        if tried or (alike and outcome.code != "request"):
+            self.hopeless = True
+            raise _HOPELESS[outcome.code](outcome.message.rstrip("."))
 
     def _tell(self, outcome: Outcome | None = None) -> None:
         """Say how far the batch is, and how long it will take."""
