@@ -10,7 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 from mri_deep_tools.batch.overview import write_overview
-from mri_deep_tools.batch.pictures import HEIGHT, planes, write_picture
+from mri_deep_tools.batch.pictures import HEIGHT, middle_mm, planes, write_picture
 from mri_deep_tools.batch.plan import Request
 from mri_deep_tools.batch.tasks import TASKS
 from mri_deep_tools.volume import Volume
@@ -124,6 +124,23 @@ def test_planes_show_the_right_voxels():
         affine @ np.array([[-1.0, 0, 0, 29], [0, 1, 0, 0], [0, 0, -1, 19], [0, 0, 0, 1]]),
     )
     assert np.array_equal(planes(flipped), picture)  # the order of axes in the file does not matter
+
+
+def test_a_scan_and_what_was_made_of_a_part_of_it_are_cut_at_one_place():
+    data = np.zeros((20, 24, 30), np.float32)
+    data[4:16, 4:20, 4:26] = 50
+    data[5:8, 5:8, 23] = 100  # only there
+    data[0, :4] = 100  # so that it is not cut as the brightest half percent
+    part = np.zeros_like(data)
+    part[:, :, 22:25] = data[:, :, 22:25]
+    affine = np.array([[0, -2.0, 0, 7], [3, 0, 0, -4], [0, 0, 2.0, 5], [0, 0, 0, 1]])
+    point = middle_mm(Volume(part, affine))
+    assert (np.linalg.inv(affine) @ [*point, 1])[2] == pytest.approx(23)
+    axial = np.s_[30:-30, 30 - round(HEIGHT * 48 / 60) : -30]  # of the last plane
+    whole, made = (planes(Volume(values, affine), point=point)[axial] for values in (data, part))
+    assert (whole > 200).mean() > 0.01
+    assert (made > 200).mean() > 0.01
+    assert not (planes(Volume(data, affine))[axial] > 200).any()
 
 
 def test_labels_are_laid_over_the_scan():

@@ -47,20 +47,25 @@ def picture_of_job(job: Job, staging: Path, path: Path) -> bool:
         write_picture([_flat(Path(job.inputs[task.scan])), _flat(staging / job.outputs[task.result])], path)
         return True
     scan = _frame(read_volume(job.inputs[task.scan], ndim=None, on_warning=lambda text: None))
-    rows = [planes(scan)]
-    if task.picture != "scan":
+    if task.picture == "scan":
+        rows = [planes(scan)]
+    else:
         made = read_volume(staging / job.outputs[task.result], ndim=None, on_warning=lambda text: None)
-        labels = task.picture == "labels"
-        rows = [planes(scan, made)] if labels else [*rows, planes(_frame(made))]
+        if task.picture == "labels":
+            rows = [planes(scan, made)]
+        else:  # both cut at one place, that of what was made: it may be a part of the scan only
+            made = _frame(made)
+            point = middle_mm(made)
+            rows = [planes(scan, point=point), planes(made, point=point)]
     write_picture(rows, path)
     return True
 
 
-def planes(scan: Volume, labels: Volume | None = None) -> np.ndarray:
+def planes(scan: Volume, labels: Volume | None = None, point: np.ndarray | None = None) -> np.ndarray:
     """Return the sagittal, coronal and axial plane side by side, (HEIGHT, width, 3) uint8.
 
-    Planes go through the middle of the labels, or of what is bright; ``labels`` on another grid than the scan's are
-    shown over themselves alone.
+    Planes go through ``point`` (3,), RAS in mm, else through the middle of the labels, or of what is bright; ``labels``
+    on another grid than the scan's are shown over themselves alone.
     """
     from ..geometry import Reorient
 
@@ -72,10 +77,14 @@ def planes(scan: Volume, labels: Volume | None = None) -> np.ndarray:
         codes = np.asarray(other.data)
         if codes.shape != data.shape:  # on the network's grid: alone
             straight, data = other, np.zeros(codes.shape, dtype=np.float32)
-    few = tuple(slice(None, None, max(1, n // _SAMPLES)) for n in data.shape)  # whole volumes take seconds
+    few = _few(data.shape)
     seen = data[few].astype(np.float32)
-    marked = codes[few] != 0 if codes is not None else np.zeros(1, bool)
-    middle = _middle(marked if marked.any() else seen > seen.mean(), [part.step for part in few], data.shape)
+    if point is not None:
+        voxel = np.linalg.inv(straight.affine) @ [*point, 1.0]
+        middle = tuple(int(np.clip(round(float(place)), 0, n - 1)) for place, n in zip(voxel, data.shape, strict=False))
+    else:
+        marked = codes[few] != 0 if codes is not None else np.zeros(1, bool)
+        middle = _middle(marked if marked.any() else seen > seen.mean(), [part.step for part in few], data.shape)
     low, high = (float(value) for value in np.percentile(seen, (1, 99.5)))
     sizes = straight.spacing
     parts = []
@@ -87,6 +96,19 @@ def planes(scan: Volume, labels: Volume | None = None) -> np.ndarray:
         first, second = (size for index, size in enumerate(sizes) if index != axis)
         parts.append(_scaled(cut, float(first), float(second), flip=axis != 0))
     return np.concatenate(parts, axis=1)
+
+
+def middle_mm(image: Volume) -> np.ndarray:
+    """Return the middle (3,) of what is bright in an image (X, Y, Z): RAS in mm."""
+    few = _few(image.data.shape)
+    seen = np.asarray(image.data)[few].astype(np.float32)
+    middle = _middle(seen > seen.mean(), [part.step for part in few], image.data.shape)
+    return np.asarray((image.affine @ [*middle, 1.0])[:3])
+
+
+def _few(shape: Sequence[int]) -> tuple[slice, ...]:
+    """Return every so many voxels of each axis: whole volumes take seconds."""
+    return tuple(slice(None, None, max(1, n // _SAMPLES)) for n in shape)
 
 
 def write_picture(rows: list[np.ndarray], path: Path) -> None:
