@@ -1,9 +1,9 @@
 """Pictures of the panel of Harmonize, of the comparison and of the charts, as a person sees them.
 
 `MRI_DEEP_TOOLS_PICTURES=Resources/Screenshots pytest Testing/slicer/test_module_harmonize_pictures.py` makes those of
-the documentation: the template as another site might have taken it, harmonized by the bundled model, and a simulated
-head that the bundled translator gives the contrast of T2w. Where the package carries no model, and in an ordinary
-test run, the quick core stands in.
+the documentation: the template as another site might have taken it, harmonized by the bundled model, and a head made
+from a label map, to which the bundled translator gives the contrast of T2w. Where the package carries no model, and in
+an ordinary test run, the quick core stands in.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 from harmonize_case import MODELS, choose_method, use_fake, voxel_to_world
 from module_helpers import grab_panel, set_mode, wait_idle
-from test_module_pictures import PUBLISHED, add_scan, colours, folder, pixels  # noqa: F401 - folder is a fixture
+from test_module_pictures import (
+    PUBLISHED,
+    add_scan,
+    colours,
+    folder,  # noqa: F401 - a fixture
+    head_and_labels,
+    pixels,
+)
 
 pytestmark = pytest.mark.slow  # real networks on whole scans
 
@@ -112,14 +119,11 @@ def test_pictures_of_a_harmonized_brain(host, case, folder, tmp_path):  # noqa: 
     compose(charts, folder / "Harmonize-charts.png")
 
 
-def simulated_head(labels: Path):
-    """Add a T1w scan of a simulated adult."""
-    from mri_deep_tools.superresolve.simulate_pairs import PairConfig, simulate_pair
-    from mri_deep_tools.volume import read_volume
-
-    config = PairConfig(contrast="adult", spread=8, texture=(2, 7), bias=0.1, gamma=0.05, random_contrast=0)
-    drawn = simulate_pair(read_volume(labels), 7, config).t1
-    return add_scan("Simulated T1w", drawn.data.astype(np.float32), drawn.affine)
+def head_scan(labels: Path) -> int:
+    """Add a T1w scan of a head made from a label map; return the slice with most of the lateral ventricles."""
+    scan, codes, affine = head_and_labels(labels)
+    add_scan("Head T1w", scan, affine)
+    return int(np.isin(codes, (4, 43)).sum(axis=(0, 1)).argmax())
 
 
 def test_pictures_of_a_translated_head(host, case, folder, tmp_path, request):  # noqa: F811
@@ -128,16 +132,15 @@ def test_pictures_of_a_translated_head(host, case, folder, tmp_path, request):  
 
     handle, real = case
     if real:  # of a label map that the bundled model was not trained on
-        simulated_head(request.getfixturevalue("shared")("data", "synthseg_label_maps", "training_seg_06.nii.gz"))
+        middle = head_scan(request.getfixturevalue("shared")("data", "synthseg_label_maps", "training_seg_06.nii.gz"))
     else:
-        site_scan()
+        middle = round(0.55 * site_scan().GetImageData().GetDimensions()[2])
     widget = handle.widget()
     wait_idle(host, widget, 120)
     choose_method(widget, "syndiff")
     parameters = widget.panel.parameters
     parameters.samples, parameters.sameNoise = 4, True
     scan = parameters.inputVolume
-    middle = round(0.55 * scan.GetImageData().GetDimensions()[2])
     parameters.slices = f"{middle - 6}:{middle + 6}"  # what is shown is enough
     widget.ui.applyButton.click()
     wait_idle(host, widget, 1500)
