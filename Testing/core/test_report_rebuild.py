@@ -274,6 +274,23 @@ def test_a_folder_has_one_page_each_or_all_on_one(small, tmp_path):
     assert source.count('class="part"') == 2 and source.count(DISCLAIMER) == 1 and "DOE" not in source
 
 
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_bids_derivative_has_its_scans_in_the_data_set(small, tmp_path, linked):
+    sidecar = small("out/sub-1/anat")
+    raw = tmp_path / "raw" / "sub-1" / "anat"
+    raw.mkdir(parents=True)
+    sidecar.with_name("DOE_JANE_T1w.nii.gz").rename(raw / "DOE_JANE_T1w.nii.gz")
+    described = {"Name": "x", "GeneratedBy": [{"Name": "mri-deep-tools"}], "DatasetLinks": {"raw": "../raw"}}
+    if not linked:
+        del described["DatasetLinks"]
+    (tmp_path / "out" / "dataset_description.json").write_text(json.dumps(described))
+    record = {**json.loads(sidecar.read_text()), "Sources": ["bids:raw:sub-1/anat/DOE_JANE_T1w.nii.gz"]}
+    sidecar.write_text(json.dumps(record))
+    inputs = [] if linked else ["--inputs", tmp_path / "raw"]
+    assert run(tmp_path / "out", *inputs, "--output", tmp_path / "pages", "--quiet") == 0
+    assert "was not found" not in (tmp_path / "pages" / "x_dseg_report.html").read_text(encoding="utf-8")
+
+
 def test_of_two_outputs_with_the_same_page_none_is_written(small, tmp_path, capsys):
     for name in ("a", "b"):
         small(f"all/{name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,9 @@ from .schema import is_readable
 __all__ = ["FoundFile", "Images", "Result", "fields_in_use", "find_sidecars", "open_result", "read_record"]
 
 State = Literal["same", "changed", "missing"]
+
+_DESCRIPTION = "dataset_description.json"  # of BIDS: names the program too, but is no sidecar
+_RAW = "bids:raw:"
 
 # What the first files are where a record of version 1.0 does not say it.
 _FIRST_OUTPUT = {"segment": "labels", "predict": "table"}
@@ -225,7 +228,7 @@ def find_sidecars(path: Path) -> list[Path]:
 
 def _holds_record(path: Path) -> bool:
     try:
-        return _is_ours(json.loads(path.read_text(encoding="utf-8")))
+        return path.name != _DESCRIPTION and _is_ours(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return False
 
@@ -239,6 +242,7 @@ def open_result(sidecar: Path, folders: Sequence[Path] = ()) -> Result:
 
     """
     record = read_record(sidecar)
+    folders = [*folders, *_source_folders(sidecar, record, folders)]
     command, files = command_of(record), []
     for output, entries in ((True, record["Outputs"]), (False, record["Inputs"])):
         first = (_FIRST_OUTPUT.get(command, "image"),) if output else _FIRST_INPUT.get(command, ("scan",))
@@ -247,6 +251,21 @@ def open_result(sidecar: Path, folders: Sequence[Path] = ()) -> Result:
             places = [sidecar.parent] if output else [sidecar.parent, *folders]
             files.append(FoundFile(entry, role, output, *_find(entry, places)))
     return Result(sidecar, record, tuple(files))
+
+
+def _source_folders(sidecar: Path, record: Mapping[str, Any], roots: Sequence[Path]) -> list[Path]:
+    """Return where the scans of a BIDS derivative lie: below one of ``roots``, or in the data set that it links to."""
+    sources = record.get("Sources")
+    named = [text for text in sources if isinstance(text, str)] if isinstance(sources, list) else []
+    inside = [Path(text.removeprefix(_RAW)) for text in named if text.startswith(_RAW)]
+    if not inside:
+        return []
+    linked = next((place for place in sidecar.absolute().parents if (place / _DESCRIPTION).is_file()), None)
+    with suppress(OSError, ValueError, KeyError, TypeError):  # the link helps, and is not needed
+        if linked is not None:
+            described = json.loads((linked / _DESCRIPTION).read_text(encoding="utf-8"))
+            roots = [*roots, linked / described["DatasetLinks"]["raw"]]
+    return list(dict.fromkeys(root / path.parent for root in roots for path in inside if ".." not in path.parts))
 
 
 def _find(entry: Mapping[str, Any], places: Sequence[Path]) -> tuple[Path | None, State]:
