@@ -95,6 +95,56 @@ def test_segmented_scans_and_their_volumes(tmp_path):
     assert len(measures) > 30 and float(measures["total intracranial"]) >= 0
 
 
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory):
+    """Return a folder with a BIDS data set of two small heads at 4 mm, one of them with other axes."""
+    folder = tmp_path_factory.mktemp("heads")
+    (folder / "dataset_description.json").write_text('{"Name": "Heads", "BIDSVersion": "1.9.0"}')
+    axes = np.meshgrid(*[np.linspace(-1.1, 1.1, n) for n in (44, 52, 44)], indexing="ij", sparse=True)
+    radius = np.sqrt(sum((a / s) ** 2 for a, s in zip(axes, (0.8, 0.95, 0.85), strict=True)))
+    levels = np.select([radius < 0.5, radius < 0.82, radius < 0.9, radius < 1], [700, 500, 120, 900], 0.0)
+    for number in (1, 2):
+        noise = np.random.default_rng(number).normal(0, 15, radius.shape)
+        data, affine = np.maximum(levels + noise * (radius < 1), 0).astype(np.int16), np.diag([4.0, 4.0, 4.0, 1.0])
+        if number == 2:
+            data, affine = np.moveaxis(data, 2, 0)[::-1], affine @ np.eye(4)[[1, 2, 0, 3]].T @ np.diag([-1.0, 1, 1, 1])
+        place = folder / f"sub-0{number}/anat"
+        place.mkdir(parents=True)
+        write_volume(Volume(np.ascontiguousarray(data), affine), place / f"sub-0{number}_T1w.nii.gz")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["table", "bids"])
+def test_a_contrast_is_translated_with_the_bundled_model(heads, tmp_path, source):
+    scans = [f"sub-0{number}/anat/sub-0{number}_T1w.nii.gz" for number in (1, 2)]
+    words = ("--to", "T2w", "--model", "syndiff-lite", "--slices", "20:22", "--samples", "2", *CPU)
+    table = table_of(tmp_path, "input", *(str(heads / scan) for scan in scans))
+    given = ("--table", table) if source == "table" else ("--bids", heads)
+    out = tmp_path / "out"
+    assert batch(*given, out, "--report", "--save-std", task="translate", options=words) == 0
+    found = rows(out / "batch.csv") if source == "table" else tab_rows(out / "batch.tsv")
+    assert [row["state"] for row in found] == ["done", "done"]
+    assert {row["model"] for row in found} == {"syndiff-lite"}
+    single = tmp_path / "one_T2w.nii.gz"
+    for scan, row in zip(scans, found, strict=True):
+        assert main(["translate", str(heads / scan), str(single), *words, "--quiet", "--overwrite"]) == 0
+        made = out / row["output"]
+        assert made.name.endswith("_desc-synthetic_T2w.nii.gz")
+        assert made.read_bytes() == single.read_bytes()
+        record = json.loads(made.with_name(made.name.replace(".nii.gz", ".json")).read_text())
+        assert record["Synthetic"] is True and record["TargetContrast"] == "T2w"
+        stem = made.name.removesuffix("_desc-synthetic_T2w.nii.gz")
+        assert made.with_name(f"{stem}_desc-std_T2w.nii.gz").exists()
+        assert made.with_name(f"{stem}_desc-synthetic_report.html").stat().st_size > 10_000
+        assert (out / "batch_pictures" / f"{row['id']}.jpg").stat().st_size > 1000
+
+
+def tab_rows(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
 def test_weights_that_are_not_there_end_the_batch_at_once(tmp_path, capsys):
     for number in range(3):
         ball(tmp_path / "in", f"s{number}.nii.gz")

@@ -115,6 +115,8 @@ def _facts(request: Request, rows: Sequence[Mapping[str, Any]], seconds: float, 
     if finished and seconds > 0:
         count = f"{finished} subject{'s' if finished > 1 else ''}"
         facts["Last run"] = f"{count} in {_clock(seconds)}, {finished * 3600 / seconds:.0f} per hour"
+    if request.task.picture == "pair":
+        facts["Pictures"] = "above: the scan; below: what was made of it, computed and not measured (synthetic)"
     told = [_short(word) for word in request.options if word not in ("--device=auto", "--precision=auto")]
     facts["Options"] = " ".join([*told, *_extras(request)]) or "none"
     return facts

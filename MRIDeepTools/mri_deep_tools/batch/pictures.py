@@ -85,7 +85,8 @@ def planes(scan: Volume, labels: Volume | None = None, point: np.ndarray | None 
     else:
         marked = codes[few] != 0 if codes is not None else np.zeros(1, bool)
         middle = _middle(marked if marked.any() else seen > seen.mean(), [part.step for part in few], data.shape)
-    low, high = (float(value) for value in np.percentile(seen, (1, 99.5)))
+    shown = seen[seen != 0]  # where much is empty, the brightest half percent of all would be much of the head
+    low, high = float(np.percentile(seen, 1)), float(np.percentile(shown, 99.5)) if shown.size else 0.0
     sizes = straight.spacing
     parts = []
     for axis in range(3):

@@ -29,7 +29,7 @@ __all__ = [
     "table_of_options",
 ]
 
-_MODALITY = re.compile(r"_(T1w|T2w|dwi)$")
+_MODALITY = re.compile(r"_(T1w|T2w|PDw|FLAIR|dwi)$")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def default_output(task: Task, name: str, scan: Path, folder: str = "", options:
     suffix = suffix or scan.suffix
     ending = task.ending_of(name, options)
     known = _MODALITY.search(stem)
-    if known and ending.split(".")[0].endswith(known[0]):
+    if known and ("{to}" in task.ending or ending.split(".")[0].endswith(known[0])):
         stem = stem.removesuffix(known[0])
     if not PurePosixPath(ending).suffix:
         ending += (task.suffix if name == task.result else "") or suffix or ".nii.gz"

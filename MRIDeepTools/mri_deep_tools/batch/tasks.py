@@ -36,7 +36,8 @@ class Task:
     shared : options that name a file for all subjects (weights, templates).
     outputs : further options that name files that are made, and what is put behind the scan's name for each.
     refused : options that are not for many subjects.
-    qc, measures : fields of the command's ``result`` event that become columns of the summary, and of its tables.
+    qc, measures : fields of the command's ``result`` event that become columns of the summary, and of its tables; of
+        a field that has fields itself all, or one (``facts.Tiles``).
     picture : what the overview shows: ``labels`` on the scan, ``pair`` (scan beside result), or nothing.
     suffix : of the result, where it is not that of the scan.
     bids : suffixes of the scans in a BIDS data set; the first is taken by default.
@@ -163,7 +164,13 @@ TASKS = {
             inputs=("mask",),
             outputs={"save_std": "_desc-std_{to}", "report": "_desc-synthetic_report.html"},
             refused=("recursive", "names", "dataset_id"),
-            qc=("facts",),
+            qc=(
+                "facts.SlicesTranslated",
+                "facts.SlicesTotal",
+                "facts.ClippedShare",
+                "facts.IntensityDivisor",
+                "facts.Tiles",
+            ),
             bids=("T1w", "T2w", "PDw", "FLAIR"),
         ),
         Task(

@@ -262,8 +262,11 @@ def _figures(results: Mapping[str, Any], names: Iterable[str]) -> dict[str, Figu
 
     found: dict[str, Figure] = {}
     for name in names:
-        value = results.get(name)
-        found.update(walk("" if isinstance(value, Mapping) else name, value))
+        field, _, part = name.partition(".")
+        value = results.get(field)
+        if part:
+            value = value.get(part) if isinstance(value, Mapping) else None
+        found.update(walk("" if isinstance(value, Mapping) else part or name, value))
     return found
 
 
