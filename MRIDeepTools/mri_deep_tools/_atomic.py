@@ -67,9 +67,9 @@ _active: dict[Path, Path] = {}  # temporary path -> the path that it will become
 def atomic_path(path: str | Path, *, suffix: str | None = None) -> Iterator[Path]:
     """Give a temporary path in the folder of ``path`` that becomes ``path`` when the block ends without an error.
 
-    Missing folders are made. When the block fails, the temporary file is removed and a file that was at ``path``
-    before stays. Blocks may be nested: for a path that is itself temporary that very path is given, and the outer
-    block renames.
+    Missing folders are made. When the block fails, the temporary file is removed, so are folders that were made and are
+    empty, and a file that was at ``path`` before stays. Blocks may be nested: for a path that is itself temporary that
+    very path is given, and the outer block renames.
 
     Parameters
     ----------
@@ -88,14 +88,14 @@ def atomic_path(path: str | Path, *, suffix: str | None = None) -> Iterator[Path
         return
     temporary = path.parent / _temporary_name(own if suffix is None else suffix)
     _active[temporary] = _active.get(path, path)  # before it exists, or another thread would take it for left over
+    above = path.absolute().parents
+    missing = [folder for folder in above if not os.path.exists(folder)]  # noqa: PTH110 (never raises)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent)
-        with temporary.open("xb"):
-            pass
+        _begin(temporary)
     except OSError as error:
         raised = output_error(path, error)
         del _active[temporary]
+        _remove_empty(missing)
         raise raised from error
     try:
         yield temporary
@@ -108,6 +108,27 @@ def atomic_path(path: str | Path, *, suffix: str | None = None) -> Iterator[Path
         _active.pop(temporary, None)
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        _remove_empty(missing)
+
+
+def _begin(temporary: Path) -> None:
+    """Make a temporary file and its folder, once more where a writer that failed took the empty folder away."""
+    for last in (False, True):
+        try:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(temporary.parent)
+            with temporary.open("xb"):
+                return
+        except FileNotFoundError:
+            if last:
+                raise
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the innermost first, until one holds something."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _is_about(error: OSError, temporary: Path) -> bool:

@@ -486,6 +486,18 @@ def test_writers_in_several_threads(tmp_path):
     assert sorted(path.read_text() for path in tmp_path.iterdir()) == [f"{number} 9" for number in range(8)]
 
 
+def test_a_failure_leaves_no_empty_folder_behind(tmp_path):
+    (tmp_path / "kept").mkdir()
+    for folder in (tmp_path / "new" / "inner", tmp_path / "kept"):
+        with pytest.raises(ZeroDivisionError), atomic_path(folder / "one.csv"):
+            1 / 0  # noqa: B018
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "new" / "two.csv"):
+        (tmp_path / "new" / "other.csv").write_text("of another program")
+        1 / 0  # noqa: B018
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["other.csv"]
+
+
 def test_atomic_path_inside_another(tmp_path):
     """A set of results appears together: writers that are atomic themselves leave the renaming to the outer block."""
     path = tmp_path / "out.nhdr"

@@ -44,6 +44,13 @@ def run(*words):
     return main(["translate-dataset", *words])
 
 
+def test_a_set_that_cannot_be_made_leaves_no_folder(place, capsys):
+    (place / "sem" / "0.tif").write_bytes(b"no picture")
+    assert run("pictures", "out/deep", *TEM_SEM, "--quiet") == 2
+    assert "0.tif is not a picture" in capsys.readouterr().err
+    assert not (place / "out").exists()
+
+
 def shapes(path, contrast):
     with h5py.File(path) as file:
         return [file[contrast][str(k)].shape for k in range(len(file[contrast]))]
@@ -140,7 +147,7 @@ def test_mat_files_as_published(shared, place):
         (["pictures", "out", "--contrast", "TEM", "none"], "the folder none does not exist"),
         (["pictures", "out", "--contrast", "TEM"], "--contrast TEM names no files or folders"),
         (["pictures", "out", "--contrast", "tem/", "sem"], "cannot be the name of a contrast"),
-        (["pictures", "out", *TEM_SEM, "--scale", "TEM", "1", "2"], "TEM has 1 folders and 2 scale factors"),
+        (["pictures", "out", *TEM_SEM, "--scale", "TEM", "1", "2"], "TEM has 1 folder and 2 scale factors"),
         (["pictures", "out", *TEM_SEM, "--scale", "TEM", "x"], "a scale factor is a number above 0"),
         (["pictures", "out", *TEM_SEM, "--scale", "XYZ", "1"], "there is no contrast 'XYZ' among TEM, SEM"),
         (["pictures", "out", *TEM_SEM, "--ratios", "0.8", "0.1", "0.2"], "sum to 1.1, not to 1"),
