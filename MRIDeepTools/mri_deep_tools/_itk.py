@@ -217,8 +217,10 @@ def image_from(data: np.ndarray, affine: np.ndarray) -> Any:
     return image
 
 
-def write_itk(data: np.ndarray, affine: np.ndarray, path: Path, dtype: np.dtype) -> None:
+def write_itk(data: np.ndarray, affine: np.ndarray, path: Path, dtype: np.dtype, description: str = "") -> None:
     """Write NRRD or MetaImage with compressed data in the same file, whatever the suffix.
+
+    A description becomes the key ``Description`` of the header.
 
     Raises
     ------
@@ -232,6 +234,8 @@ def write_itk(data: np.ndarray, affine: np.ndarray, path: Path, dtype: np.dtype)
     with atomic_path(path, suffix=".nrrd" if nrrd else ".mha") as temporary:
         try:
             image = image_from(data.astype(dtype, copy=False), affine)
+            if description:
+                image.SetMetaData("Description", " ".join(description.split()).encode("ascii", "replace").decode())
             sitk.WriteImage(image, os.fspath(temporary), useCompression=True, compressionLevel=1)
             _check_payload(_find_payload(temporary, nrrd), data.size * dtype.itemsize, temporary.name)
         except MemoryError:

@@ -198,7 +198,7 @@ def write_volume(
     dtype : type on disk. None: float32 for floating-point values, int32 for label maps and for 64-bit integers, uint8
         for bool, other integers as they are.
     overwrite : whether an existing file may be replaced.
-    description : short ASCII text for the header (NIfTI only).
+    description : short ASCII text for the header (NIfTI, NRRD and MetaImage).
     intent : "label" for label maps, else "none".
 
     Returns
@@ -297,4 +297,4 @@ def _write(volume: Volume, affine: np.ndarray, path: Path, dtype: np.dtype, desc
     else:
         from ._itk import write_itk
 
-        write_itk(volume.data, affine, path, dtype)
+        write_itk(volume.data, affine, path, dtype, description)

@@ -419,6 +419,25 @@ def test_header_is_fresh(tmp_path):
     assert b"person" not in raw
 
 
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.nhdr"])
+def test_a_description_is_a_key_of_nrrd_and_metaimage(tmp_path, quiet, name):
+    volume = Volume(values("float32"), affine_of())
+    plain = write_volume(volume, tmp_path / f"plain_{name}")
+    out = write_volume(volume, tmp_path / name, description="SYNTHETIC T2: made\nby a test")
+    head = [line.strip() for line in out.read_bytes().splitlines()[:20]]
+    assert (
+        head.count(
+            b"Description:=SYNTHETIC T2: made by a test"
+            if b"NRRD" in head[0]
+            else b"Description = SYNTHETIC T2: made by a test"
+        )
+        == 1
+    )
+    assert b"Description" not in plain.read_bytes()
+    np.testing.assert_array_equal(read_volume(out).data, read_volume(plain).data)
+    np.testing.assert_array_equal(read_volume(out).affine, read_volume(plain).affine)
+
+
 @pytest.mark.parametrize("codes", [(1, 1), (4, 1), (2, 0), (0, 1), (0, 3)])
 def test_codes_stay_while_the_grid_does(tmp_path, quiet, codes):
     image = nib.Nifti1Image(values(), None)
