@@ -39,6 +39,13 @@ def call(model, *words, to="T2"):
     return main(["translate", *map(str, (*words, *fixed))])
 
 
+def test_a_folder_of_folders_names_the_option_that_looks_into_them(tmp_path, model, capsys):
+    write_picture(picture(), tmp_path / "in" / "sub-01" / "a.png")
+    assert call(model, tmp_path / "in", tmp_path / "out") == 2
+    assert "no scans or pictures of its own; sub-folders hold 1: add --recursive" in last_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
 def last_line(capsys):
     return capsys.readouterr().err.strip().splitlines()[-1]
 

@@ -231,6 +231,7 @@ def test_names_that_are_no_model_folder(tmp_path, folder):
         ('{"contrasts": ["a", "b"], "rule": "z"}', "unknown intensity rule"),
         ('{"contrasts": ["a", "b"], "slice_axis": "top"}', "unknown slice axis"),
         ('{"contrasts": ["a", "b"], "constants": {"a": -1}}', "use positive numbers"),
+        ('{"contrasts": ["T1", "T2"], "constants": {"PD": 6.8}}', "a constant of 'PD', which is no contrast"),
         ('{"contrasts": ["a", "b"], "in_plane_spacing_mm": 0}', "use positive numbers"),
     ],
 )

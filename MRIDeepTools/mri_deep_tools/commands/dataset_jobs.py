@@ -209,7 +209,8 @@ def _number(text: str, what: str) -> float:
 
 def _one_each(factors: Sequence[float], count: int, name: str) -> list[float]:
     if len(factors) not in (1, count):
-        raise RequestError(f"{name} has {count} folders and {len(factors)} scale factors", "give one, or one for each")
+        folders = f"{count} folder{'' if count == 1 else 's'}"
+        raise RequestError(f"{name} has {folders} and {len(factors)} scale factors", "give one, or one for each")
     return list(factors) * (count if len(factors) == 1 else 1)
 
 

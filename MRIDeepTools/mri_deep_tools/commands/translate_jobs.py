@@ -98,6 +98,7 @@ def plan_images(args: argparse.Namespace, target: str) -> Plan:
     else:
         found = _images_in(path, args.recursive) if path.is_dir() else []
         if not found:
+            _require_flat(path, args.recursive)
             return Plan((_single(args, path, target, wanted),))
         rows, root = [{"path": image} for image in found], path
     if args.mask is not None:
@@ -207,6 +208,15 @@ def _images_in(folder: Path, recursive: bool) -> list[Path]:
     if ours and len(ours) == len(scans) and not pictures:
         raise InputError(f"the folder {folder.name} holds results only", "give a folder with scans")
     return sorted([path for path in scans if path not in set(ours)] + pictures)
+
+
+def _require_flat(path: Path, recursive: bool) -> None:
+    """Say that images lie deeper, where a folder has none of its own and was not searched (InputError)."""
+    if not path.is_dir() or recursive or any(item.is_file() for item in path.iterdir()):
+        return
+    if deeper := _images_in(path, recursive=True):
+        hint = f"sub-folders hold {len(deeper)}: add --recursive"
+        raise InputError(f"the folder {path.name} has no scans or pictures of its own", hint)
 
 
 def _rows(path: Path) -> list[dict[str, Path]]:

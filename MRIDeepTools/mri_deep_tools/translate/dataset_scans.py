@@ -117,7 +117,8 @@ def by_part(scans: Mapping[str, Sequence[Scan]], ratios: Ratios, *, seed: int = 
             if not listed:
                 count = len({scan.subject for scan in scans[name]})
                 raise InputError(
-                    f"{count} people with {name} are too few to split: none is left for the part {part}",
+                    f"{count} {'person' if count == 1 else 'people'} with {name} cannot be split: none is left for the "
+                    f"part {part}",
                     "give scans of more people, or set shares to 0, for instance --ratios 1 0 0",
                 )
     return found

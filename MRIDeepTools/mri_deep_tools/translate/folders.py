@@ -177,7 +177,7 @@ def read_tile_set(path: Path, contrast: str | None) -> tuple[str, list[StoredPic
     if chosen is None:
         raise InputError(
             f"{path.name} has the groups {', '.join(groups) or 'none'}, not tiles of {contrast or 'one contrast'}",
-            "make it with 'mri-deep-tools translate-dataset'",
+            "make it with 'mri-deep-tools translate-dataset to-translate'",
         )
     images = _by_original(read_tiles(path, chosen))
     labels = list(_by_original(read_tiles(path, chosen, "labels")).items()) if chosen in labelled else []

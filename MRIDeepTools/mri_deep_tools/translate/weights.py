@@ -22,6 +22,7 @@ from ..errors import RequestError, WeightsError
 from .checkpoint import load_generator, save_generator
 from .diffusion import Schedule
 from .network import NCSNpp
+from .options import same_contrast
 
 __all__ = ["FACTS_FILE", "Direction", "ModelFacts", "load_direction", "load_facts", "model_folder", "save_model"]
 
@@ -89,6 +90,9 @@ class ModelFacts:
         if self.slice_axis not in (None, *_AXES):
             raise RequestError(f"unknown slice axis {self.slice_axis!r}", f"use one of {', '.join(_AXES)}")
         lengths = [value for value in (self.in_plane_spacing_mm, self.image_size) if value is not None]
+        strange = [key for key in self.constants if not any(same_contrast(key, name) for name in names)]
+        if strange:
+            raise RequestError(f"a constant of {strange[0]!r}, which is no contrast", f"use {' or '.join(names)}")
         for value in (*self.constants.values(), *lengths):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise RequestError(f"{value!r} as a size, spacing or intensity constant", "use positive numbers")
@@ -193,7 +197,8 @@ def load_facts(folder: str | Path) -> ModelFacts:
     if not path.is_file():
         found = sorted(item.name for item in Path(folder).iterdir() if _GENERATOR.fullmatch(item.name))
         what = f"; it holds {found[0]}" if found else ""
-        raise WeightsError(f"the folder {Path(folder).name} has no {FACTS_FILE}{what}", "give a model folder")
+        hint = f"give a model folder, or put the {FACTS_FILE} of one here"
+        raise WeightsError(f"the folder {Path(folder).name} has no {FACTS_FILE}{what}", hint)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or not isinstance(content.get("contrasts"), list):
