@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,44 @@ def test_nipype_writes_the_command_line(scan, tmp_path):
 
     with pytest.raises(TraitError):
         interface("harmonize")(input=str(tmp_path / "none.nii.gz"))
+
+
+@pytest.mark.parametrize("command", TASKS)
+def test_nipype_interfaces_can_be_pickled(command):
+    pytest.importorskip("nipype", reason="Nipype is not installed")
+    from mri_deep_tools.interfaces import nipype
+
+    made = nipype.interface(command)(device="cpu")
+    copied = pickle.loads(pickle.dumps(made))
+    assert type(copied) is type(made) and copied.inputs.device == "cpu"
+    assert pickle.loads(pickle.dumps(made.output_spec())).get() == made.output_spec().get()
+    with pytest.raises(AttributeError):
+        _ = nipype.Nothing
+
+
+@pytest.mark.slow
+def test_a_nipype_workflow(tmp_path, monkeypatch):
+    pytest.importorskip("nipype", reason="Nipype is not installed")
+    from mri_deep_tools.interfaces.nipype import interface
+    from nipype import Node, Workflow
+
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).uniform(100, 200, (6, 6, 3, 13)).astype(np.float32)
+    scan = write_volume(Volume(values, np.diag([2.0, 2.0, 2.0, 1.0])), tmp_path / "dwi.nii.gz")
+    directions = np.random.default_rng(5).normal(size=(3, 13))
+    directions /= np.linalg.norm(directions, axis=0)
+    np.savetxt(tmp_path / "dwi.bvec", directions * (np.arange(13) > 0), fmt="%.6f")
+    (tmp_path / "dwi.bval").write_text("0" + " 1000" * 12)
+    upsample = interface("upsample-dmri")
+    options = {"method": "sh", "directions": 12, "device": "cpu", "threads": 1, "progress": "none"}
+    first = Node(upsample(dwi=str(scan), output="first.nii.gz", save_grad="first.b", **options), name="first")
+    second = Node(upsample(output="second.nii.gz", **options), name="second")
+    flow = Workflow("flow", base_dir=str(tmp_path))
+    flow.config["execution"] = {"crashdump_dir": str(tmp_path)}
+    flow.connect([(first, second, [("output", "dwi"), ("save_grad", "grad")])])
+    made = {node.name: node.result.outputs.output for node in flow.run().nodes()}
+    assert made == {name: str(tmp_path / "flow" / name / f"{name}.nii.gz") for name in ("first", "second")}
+    assert read_volume(made["second"], ndim=4).data.shape == (6, 6, 3, 13)
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ _WRITE |= {
 _FOLDERS = {"input", "inputs", "dwi", "t1", "t2", "weights", "truth"}  # a folder may stand in place of the file
 _PATHS = {"FILE", "PATH", "DIR", "CSV", "HTML", "TFM", "TABLE", "INPUT", "OUTPUT", "DWI"}
 _LEFT_OUT = {"help", "version", "input_flag", "output_flag", "describe", "dry_run"}
-_REQUIRED = {"segment": ("input", "output"), "superresolve": ("t2", "output"), "upsample-dmri": ("bvecs", "bvals")}
+_REQUIRED = {"segment": ("input", "output"), "superresolve": ("t2", "output")}
 _NAMES_OR_FILES = {("superresolve", "template"), ("harmonize", "template"), ("predict", "template")}
 
 

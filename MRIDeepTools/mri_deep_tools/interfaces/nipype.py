@@ -5,6 +5,8 @@
     from mri_deep_tools.interfaces.nipype import interface
     node = interface("segment")(input="t1.nii.gz", output="labels.nii.gz", device="cpu")
     node.run().outputs.output
+
+The classes are also attributes of this module (``Segment``, ``UpsampleDmri``), since workflows pickle their nodes.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cli import PROGRAM
 from ..errors import DependencyError
-from .declarations import Argument, Declaration, declare
+from .declarations import TASKS, Argument, Declaration, declare
 
 if TYPE_CHECKING:
     from nipype.interfaces.base import CommandLine
@@ -41,10 +43,10 @@ def interface(command: str) -> type[CommandLine]:
         ) from None
 
     declared = declare(command)
-    title = "".join(part.capitalize() for part in command.split("-"))
-    spec = type(f"{title}InputSpec", (CommandLineInputSpec,), _inputs(declared))
+    title, place = _title(command), {"__module__": __name__}
+    spec = type(f"{title}InputSpec", (CommandLineInputSpec,), {**place, **_inputs(declared)})
     written = [argument for argument in declared.arguments if argument.kind == "write"]
-    results = type(f"{title}OutputSpec", (TraitedSpec,), _outputs(written))
+    results = type(f"{title}OutputSpec", (TraitedSpec,), {**place, **_outputs(written)})
 
     def list_outputs(self: Any) -> dict[str, Any]:
         made = self.output_spec().get()
@@ -56,13 +58,29 @@ def interface(command: str) -> type[CommandLine]:
 
     members = {
         "__doc__": f"{declared.help[:1].upper()}{declared.help[1:]}.",
-        "__module__": __name__,
+        **place,
         "_cmd": f"{PROGRAM} {command}",
         "input_spec": spec,
         "output_spec": results,
         "_list_outputs": list_outputs,
     }
     return type(title, (CommandLine,), members)
+
+
+def _title(command: str) -> str:
+    return "".join(part.capitalize() for part in command.split("-"))
+
+
+def __getattr__(name: str) -> Any:
+    """Return the class of a command, or of its inputs or outputs, by its name."""
+    for command in TASKS:
+        title = _title(command)
+        if name == title:
+            return interface(command)
+        if name in (f"{title}InputSpec", f"{title}OutputSpec"):
+            made = interface(command)
+            return made.input_spec if name.endswith("InputSpec") else made.output_spec
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _inputs(declared: Declaration) -> dict[str, Any]:
