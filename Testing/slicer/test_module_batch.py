@@ -35,11 +35,11 @@ def widget(host, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
+def folder(tmp_path_factory) -> Path:
     """Return a folder with two small scans and a broken one."""
     from mri_deep_tools.volume import Volume, write_volume
 
-    place = tmp_path / "scans in"
+    place = tmp_path_factory.mktemp("day") / "scans in"  # short, for the picture
     place.mkdir()
     x, y, z = np.indices((36, 36, 36)) - 17.5
     distance = np.sqrt(x * x + y * y + z * z)
@@ -65,7 +65,7 @@ def told(widget) -> str:
 
 @pytest.mark.slow
 def test_a_folder_with_a_broken_scan_is_done_and_continued(host, widget, folder, tmp_path):
-    ui, out = widget.ui, tmp_path / "results"
+    ui, out = widget.ui, folder.parent / "results"
     assert not ui.batchStartButton.enabled
     ui.batchInputPathLineEdit.currentPath = str(folder)
     ui.batchOutputPathLineEdit.currentPath = str(folder)
@@ -84,7 +84,7 @@ def test_a_folder_with_a_broken_scan_is_done_and_continued(host, widget, folder,
     ui.batchOverviewButton.click()
     assert opened == [out / "batch.html"] and opened[0].is_file()
     place = Path(os.environ["MRI_DEEP_TOOLS_PICTURES"]) if "MRI_DEEP_TOOLS_PICTURES" in os.environ else tmp_path
-    ui.modelsCollapsibleButton.collapsed = True
+    ui.stateCollapsibleButton.collapsed = ui.modelsCollapsibleButton.collapsed = True
     grab_panel(host, host.load("MRIDeepTools"), place / "MRIDeepTools-batch.png")
     first = (out / "anna_desc-synthseg_dseg.nii.gz").stat().st_mtime_ns
     (folder / "carl.nii.gz").write_bytes((folder / "anna.nii.gz").read_bytes())
