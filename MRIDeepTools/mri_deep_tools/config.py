@@ -103,7 +103,7 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         if isinstance(value, list | tuple) and base not in (bool, int, float, str, type(None)):
             return tuple(value) if base is tuple else list(value)
     names = " or ".join(getattr(o, "__name__", str(o)) for o in options)
-    raise RequestError(f"{where} is {value!r}, but {names} is needed", "correct the value in the file")
+    raise RequestError(f"{where} is {value!r}, but {names} is needed", "correct the value")
 
 
 def config_to_mapping(config: Any) -> dict[str, Any]:

@@ -112,6 +112,16 @@ def test_wrong_configurations(capsys, settings, expected):
     assert expected in err
 
 
+def test_a_wrong_option_is_not_blamed_on_the_file(tmp_path, capsys):
+    pytest.importorskip("lightning")
+    path = tmp_path / "training.yaml"
+    path.write_text("levels: 3\n")
+    assert (
+        "training.yaml with --set has an unknown key"
+        in run(capsys, "train", "synthseg", "--config", path, "--set", "stepz=3")[2]
+    )
+
+
 def test_a_training_of_two_steps_and_its_continuation(tmp_path, label_map, capsys):
     pytest.importorskip("lightning")
     maps = tmp_path / "maps"

@@ -67,6 +67,8 @@ def configured(base: T, content: Mapping[str, Any], args: argparse.Namespace) ->
     from ..config import config_from_mapping
 
     name = args.config.name if args.config else "the configuration"
+    if args.config and args.settings:
+        name += " with --set"  # either may be wrong
     return config_from_mapping(type(base), content, name, base)
 
 
