@@ -91,3 +91,14 @@ def test_held_out_anatomy(kind, least, segmenter, shared):
     scan = simulate_scan(labels, 7000, config=t1_config(**size) if kind == "t1" else GeneratorConfig(**size))
     found = segmenter.segment(scan.image).labels.data
     assert np.nanmean(dice_scores(scan.labels.data, found, V2_CHANNELS[1:])) > least
+
+
+def test_nothing_is_labelled_outside_what_was_seen(template):
+    """A crop of 64 mm in the middle of the template: what lies beyond it was not seen, so volumes do not count it."""
+    from mri_deep_tools.synthsegment.predict import Segmenter
+
+    result = Segmenter(model="synthseg-lite", fast=True, crop=64).segment(template)
+    places = np.argwhere(result.labels.data > 0)
+    assert len(places) > 0.8 * 64**3  # the crop is brain all through
+    assert (places.max(0) - places.min(0) < 66).all()
+    assert result.volumes_mm3["total intracranial"] < 1.05 * 64**3

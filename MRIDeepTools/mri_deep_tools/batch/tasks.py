@@ -172,6 +172,7 @@ TASKS = {
                 "facts.Tiles",
             ),
             bids=("T1w", "T2w", "PDw", "FLAIR"),
+            stripped=False,
         ),
         Task(
             "predict",

@@ -143,6 +143,7 @@ class LiteBackend:
         seen = take(image, [(a, a + n) for a, n in zip(corner, fine.shape[1:], strict=True)])
         report(0.65)
         sharpen_(fine, torch.from_numpy(seen).to(fine.device), self.codes)
+        _clear_outside_(fine, corner, image.shape)
         report(1.0)
         placed = affine.copy()
         placed[:3, 3] += affine[:3, :3] @ corner
@@ -177,6 +178,15 @@ class LiteBackend:
         scan = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None].to(self._device)
         with torch.no_grad(), torch.autocast(self._device.type, self._dtype, self._dtype != torch.float32):
             return self._network(scan)[0].float().softmax(0)
+
+
+def _clear_outside_(posterior: torch.Tensor, corner: Sequence[int], shape: Sequence[int]) -> None:
+    """Make everything background where a window (C, x, y, z) that begins at ``corner`` reaches past the image."""
+    outside = torch.ones(posterior.shape[1:], dtype=torch.bool, device=posterior.device)
+    ranges = zip(corner, posterior.shape[1:], shape, strict=True)
+    outside[tuple(slice(max(-a, 0), max(min(n, size - a), 0)) for a, n, size in ranges)] = False
+    posterior[:, outside] = 0
+    posterior[0, outside] = 1
 
 
 class _Search:
