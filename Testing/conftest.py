@@ -5,6 +5,7 @@ from __future__ import annotations
 import locale
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ def _locale():
     yield
     if locale.setlocale(locale.LC_ALL) != before:
         locale.setlocale(locale.LC_ALL, before)
+
+
+@pytest.fixture(autouse=True)
+def _no_networks_kept():
+    """Drop the networks that a batch in this process keeps; a test that counts what is loaded must load it."""
+    yield
+    if "mri_deep_tools.kept" in sys.modules:
+        sys.modules["mri_deep_tools.kept"].keep_networks(0)
 
 
 @pytest.fixture(scope="session")

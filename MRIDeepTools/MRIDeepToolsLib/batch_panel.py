@@ -18,8 +18,17 @@ from .widgets import ProgressPanel, abandon, duration_words, level_colour
 
 __all__ = ["SOURCES", "TASKS", "BatchPanel"]
 
-TASKS = ("segment", "harmonize", "superresolve")
-"""Commands that one scan each is enough for."""
+TASKS = {
+    "segment": "--fast --volumes",
+    "harmonize": "--change --report",
+    "superresolve": "--report",
+    "translate": "--to T2w",
+    "upsample-dmri": "--directions 60",
+    "predict": "--model NAME",
+}
+"""Commands that one scan each is enough for, and an example of their options."""
+NEEDED = {"translate": "--to", "upsample-dmri": "--directions"}
+"""Options without which a command cannot run; the second has others in its place."""
 SOURCES = ("folder", "bids", "scene")
 COLUMNS = ("subject", "state", "time", "message")
 OVERVIEW = "batch.html"
@@ -42,7 +51,7 @@ class BatchPanel:
         self._rows: dict[str, int] = {}
         self._items: list[int] = []
         self.progress = ProgressPanel(ui.batchProgressContainer, self.cancel)
-        for name, text in zip(TASKS, (_("Segment"), _("Harmonize"), _("Super-resolve"))):  # noqa: B905 - Python 3.9
+        for name, text in zip(TASKS, _task_words()):  # noqa: B905 - Python 3.9
             ui.batchTaskComboBox.addItem(text, name)
         for name, text in zip(  # noqa: B905 - Python 3.9
             SOURCES, (_("Images of a folder"), _("A BIDS data set"), _("Volumes of this scene"))
@@ -56,7 +65,9 @@ class BatchPanel:
     def _connect(self) -> None:
         ui = self.ui
         ui.batchCollapsibleButton.connect("contentsCollapsed(bool)", self.update)
+        ui.batchTaskComboBox.connect("currentIndexChanged(int)", self.update)
         ui.batchSourceComboBox.connect("currentIndexChanged(int)", self.update)
+        ui.batchOptionsLineEdit.connect("textChanged(QString)", self.update)
         ui.batchInputPathLineEdit.connect("currentPathChanged(QString)", self.update)
         ui.batchOutputPathLineEdit.connect("currentPathChanged(QString)", self._output_chosen)
         ui.batchStartButton.connect("clicked(bool)", lambda: self.start())
@@ -64,6 +75,11 @@ class BatchPanel:
         ui.batchOverviewButton.connect("clicked(bool)", self.show_overview)
 
     # ------------------------------------------------------------------------------------------------ following state
+
+    @property
+    def task(self) -> str:
+        """One of :data:`TASKS`."""
+        return list(TASKS)[max(self.ui.batchTaskComboBox.currentIndex, 0)]
 
     @property
     def source(self) -> str:
@@ -84,6 +100,7 @@ class BatchPanel:
             ui.batchStudyComboBox.visible = ui.batchStudyLabel.visible = source == "scene"
             if source == "scene":
                 self._fill_studies()
+        ui.batchOptionsLineEdit.placeholderText = _("for example {options}").format(options=TASKS[self.task])
         begun = output is not None and (output / ".batch").is_dir()
         reason = self._why_not()
         idle = self.job is None
@@ -104,6 +121,11 @@ class BatchPanel:
             return _("Set up first.")
         if self.output is None:
             return _("Choose a folder for the results.")
+        reason = _lacking(self.task, self.ui.batchOptionsLineEdit.text)
+        if reason:
+            return reason
+        if self.source == "scene" and self.task == "upsample-dmri":
+            return _("Diffusion scans need the files of their directions: choose a folder or a BIDS data set.")
         if self.source == "scene":
             return "" if self._items else _("The scene holds no volumes.")
         text = self.ui.batchInputPathLineEdit.currentPath.strip()
@@ -159,7 +181,6 @@ class BatchPanel:
 
     def _words(self, output: Path, *, resume: bool) -> list[Any]:
         """Write what the batch works on and return the words of the command."""
-        task = TASKS[max(self.ui.batchTaskComboBox.currentIndex, 0)]
         try:
             more = shlex.split(self.ui.batchOptionsLineEdit.text)
         except ValueError:
@@ -171,7 +192,7 @@ class BatchPanel:
                 names = write_table(self._images(output), output)
                 self._show_rows([{"id": name, "state": "not yet"} for name in names])
             given = ["--table", output / TABLE]
-        words = ["batch", task, *given, output, *more, *settings.job_options()]
+        words = ["batch", self.task, *given, output, *more, *settings.job_options()]
         return [*words, *(["--resume"] if resume else [])]
 
     def _images(self, output: Path) -> Sequence[Path]:
@@ -243,6 +264,27 @@ class BatchPanel:
         """Open the page of all scans in the browser."""
         if self.output is not None and (self.output / OVERVIEW).is_file():
             self.open_page(self.output / OVERVIEW)
+
+
+def _task_words() -> tuple[str, ...]:
+    """Return the names of the tasks, in their order."""
+    return (
+        _("Segment"),
+        _("Harmonize"),
+        _("Super-resolve"),
+        _("Translate into another contrast"),
+        _("Add diffusion directions"),
+        _("Predict age or diagnosis"),
+    )
+
+
+def _lacking(task: str, options: str) -> str:
+    """Return what the further options must name; empty when nothing is missing."""
+    if task not in NEEDED or NEEDED[task] in options or (task == "upsample-dmri" and "--target-" in options):
+        return ""
+    if task == "translate":
+        return _("Name the contrast to make under Options: {example}.").format(example=TASKS[task])
+    return _("Say under Options how many directions you want: {example}.").format(example=TASKS[task])
 
 
 def _in_the_panel(sentence: str) -> str:

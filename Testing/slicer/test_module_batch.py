@@ -128,6 +128,44 @@ def test_cancel_keeps_what_can_be_continued(host, widget, folder, tmp_path):
     assert ui.batchResumeButton.enabled
 
 
+def test_every_task_says_what_its_options_must_name(host, widget, folder, tmp_path):
+    ui = widget.ui
+    ui.batchInputPathLineEdit.currentPath = str(folder)
+    ui.batchOutputPathLineEdit.currentPath = str(tmp_path / "results")
+    names = [ui.batchTaskComboBox.itemData(index) for index in range(ui.batchTaskComboBox.count)]
+    from mri_deep_tools.batch.tasks import TASKS
+
+    assert sorted(names) == sorted(TASKS)
+    for name, lacking, given in (
+        ("translate", "contrast to make under Options: --to T2w", "--to T1w"),
+        ("upsample-dmri", "how many directions", "--target-grad wanted.b"),
+    ):
+        ui.batchOptionsLineEdit.text = ""
+        ui.batchTaskComboBox.setCurrentIndex(names.index(name))
+        assert not ui.batchStartButton.enabled and lacking in ui.batchStartButton.toolTip
+        assert "for example --" in ui.batchOptionsLineEdit.placeholderText
+        ui.batchOptionsLineEdit.text = given
+        assert ui.batchStartButton.enabled
+    add_volume("Ewa", (8, 8, 8), np.eye(4))
+    ui.batchSourceComboBox.setCurrentIndex(2)
+    assert not ui.batchStartButton.enabled and "files of their directions" in ui.batchStartButton.toolTip
+
+
+def test_translations_of_a_folder(host, widget, folder, tmp_path):
+    ui, out = widget.ui, tmp_path / "results"
+    for path in folder.glob("[bc]*"):
+        path.unlink()
+    ui.batchInputPathLineEdit.currentPath = str(folder)
+    ui.batchOutputPathLineEdit.currentPath = str(out)
+    ui.batchTaskComboBox.setCurrentIndex(3)
+    ui.batchOptionsLineEdit.text = "--to T2w --slices 17:19"
+    ui.batchStartButton.click()
+    wait(host, widget)
+    assert states(widget) == {"anna": "done"}, ui.batchTable.item(0, 3).text()
+    (made,) = out.glob("anna*.nii.gz")
+    assert "synthetic" in made.name
+
+
 def test_what_cannot_be_started_is_told(host, widget, tmp_path):
     ui, empty = widget.ui, tmp_path / "empty"
     empty.mkdir()

@@ -114,6 +114,9 @@ def test_published_files_hold_the_averages(whole):
         for key, value in found.items():
             assert key.startswith(prefix)
             assert torch.equal(value, kept[f"average.networks.{name}.{key.removeprefix(prefix)}"]), key
+    for epoch in (0, 1):
+        kept_epoch = load_direction(whole / "networks", "A", epoch=epoch)
+        assert (kept_epoch.source, kept_epoch.info["rule"]) == ("B", "bytes")
     direction = load_direction(whole / "last", "A")
     for key, value in direction.network.state_dict().items():
         assert torch.equal(value, kept[f"average.networks.gen_diffusive_1.{key}"])

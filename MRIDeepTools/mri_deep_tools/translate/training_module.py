@@ -233,7 +233,7 @@ def make_module(config: SynDiffConfig, pairs: ContrastPairs, held: ContrastPairs
             self.book["epochs"].append({key: value / count for key, (value, count) in sums.items()})
             self.book["sums"] = {}
             if config.save_every and (epoch - 1) % config.save_every == 0 and self.trainer.is_global_zero:
-                save_published(folder / "networks", self.averaged(), epoch - 1)
+                save_published(folder / "networks", self.averaged(), epoch - 1, facts_of(config, pairs))
 
         def val_dataloader(self) -> DataLoader[Any]:
             """Return one dummy: the validation is made once."""

@@ -12,7 +12,7 @@ from torch import nn
 from .adversaries import PatchDiscriminator, ResnetGenerator, TimeDiscriminator
 from .losses import GENERATORS, JUDGES, ONE_PASS, PATCH_JUDGES
 from .network import NCSNpp
-from .weights import ModelFacts, save_model
+from .weights import ModelFacts, save_facts, save_model
 
 if TYPE_CHECKING:
     from .dataset import ContrastPairs
@@ -53,8 +53,8 @@ def save_folder(folder: Path, generators: Mapping[str, nn.Module], facts: ModelF
     return save_model(folder, networks, facts, dtype=torch.float16 if half else torch.float32, overwrite=True)
 
 
-def save_published(folder: Path, generators: Mapping[str, nn.Module], epoch: int) -> None:
-    """Write generators as the published program does: ``NAME_EPOCH.pth``, keys with ``module.``."""
+def save_published(folder: Path, generators: Mapping[str, nn.Module], epoch: int, facts: ModelFacts) -> None:
+    """Write generators as published (``NAME_EPOCH.pth``, keys with ``module.``), and a ``model.json``."""
     from ..volume import atomic_path
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,3 +63,5 @@ def save_published(folder: Path, generators: Mapping[str, nn.Module], epoch: int
         state = {prefix + key: value.detach().cpu().float() for key, value in network.state_dict().items()}
         with atomic_path(folder / f"{name}_{epoch}.pth") as temporary:
             torch.save(state, temporary)
+    network: Any = generators[GENERATORS[0]]
+    save_facts(folder, facts, network, facts.image_size or network.spec.image_size)

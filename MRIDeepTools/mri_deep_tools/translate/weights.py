@@ -24,7 +24,16 @@ from .diffusion import Schedule
 from .network import NCSNpp
 from .options import same_contrast
 
-__all__ = ["FACTS_FILE", "Direction", "ModelFacts", "load_direction", "load_facts", "model_folder", "save_model"]
+__all__ = [
+    "FACTS_FILE",
+    "Direction",
+    "ModelFacts",
+    "load_direction",
+    "load_facts",
+    "model_folder",
+    "save_facts",
+    "save_model",
+]
 
 FACTS_FILE = "model.json"
 TASK = "translate"
@@ -254,12 +263,16 @@ def save_model(
     sizes = {network.spec.image_size for network in ready.values()}
     for number, network in ready.items():
         save_generator(network, targets[number], dtype)
-    content = {"format": FORMAT, **asdict(facts), "image_size": facts.image_size or max(sizes)}
-    network = next(iter(ready.values()))
+    save_facts(folder, facts, next(iter(ready.values())), facts.image_size or max(sizes))
+    return folder
+
+
+def save_facts(folder: Path, facts: ModelFacts, network: NCSNpp, image_size: int) -> None:
+    """Write the ``model.json`` of a folder; OutputError when that cannot be."""
+    content = {"format": FORMAT, **asdict(facts), "image_size": image_size}
     content["network"] = asdict(network.spec)  # for people; the files tell it themselves
     with atomic_path(folder / FACTS_FILE) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return folder
 
 
 def _choose(folder: Path, facts: ModelFacts, number: int, asked: int | None) -> tuple[Path, int | None]:
