@@ -63,5 +63,5 @@ def save_published(folder: Path, generators: Mapping[str, nn.Module], epoch: int
         state = {prefix + key: value.detach().cpu().float() for key, value in network.state_dict().items()}
         with atomic_path(folder / f"{name}_{epoch}.pth") as temporary:
             torch.save(state, temporary)
-    network: Any = generators[GENERATORS[0]]
-    save_facts(folder, facts, network, facts.image_size or network.spec.image_size)
+    first: Any = generators[GENERATORS[0]]
+    save_facts(folder, facts, first, facts.image_size or first.spec.image_size)
