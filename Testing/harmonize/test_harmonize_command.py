@@ -103,7 +103,10 @@ def test_a_table_of_scans_with_names_and_ages(shared, small_weights, tmp_path, c
         "sub_desc-harmonized_T1w.nii.gz",
     ]
     rows = (out / "figures.csv").read_text().splitlines()
-    assert rows[0].startswith("scan,model,median before,Mean,MeanAbsolute") and len(rows) == 3
+    assert (
+        rows[0].startswith("scan,model,median before,mean change (of 500),mean absolute change (of 500)")
+        and len(rows) == 3
+    )
     np.testing.assert_array_equal(
         read_volume(out / "first" / "a.nii.gz").data, read_volume(out / "sub_desc-harmonized_T1w.nii.gz").data
     )

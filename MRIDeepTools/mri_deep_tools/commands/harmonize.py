@@ -172,12 +172,24 @@ def _roles(args: argparse.Namespace, job: Job) -> dict[Path, str]:
     return {path: role for path, role in (read | made | {job.image: "image"}).items() if path}
 
 
+_COLUMNS = {
+    "Mean": "mean change (of 500)",
+    "MeanAbsolute": "mean absolute change (of 500)",
+    "RootMeanSquare": "root mean square change (of 500)",
+    "Largest": "largest change (of 500)",
+    "Correlation": "correlation",
+    "StructuralSimilarity": "structural similarity",
+}
+"""Figures of the record as columns of a table; changes are in units of a brain median of 500."""
+
+
 def _row(job: Job, result: HarmonizationResult) -> dict[str, Any]:
     """Return the figures of one scan as a row of a table."""
     from .segment_tables import subject_name
 
     row: dict[str, Any] = {"scan": subject_name(job.scan), "model": result.model, "median before": result.median}
-    row |= {name: value for name, value in result.figures.as_record().items() if not isinstance(value, dict)}
+    found = {name: value for name, value in result.figures.as_record().items() if not isinstance(value, dict)}
+    row |= {_COLUMNS.get(name, name): value for name, value in found.items()}
     if result.registration is not None:
         row |= {"overlap": result.registration.overlap, "template correlation": result.registration.correlation}
     for when, volumes in (result.tissues or {}).items():
