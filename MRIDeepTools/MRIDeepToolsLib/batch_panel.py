@@ -27,8 +27,8 @@ TASKS = {
     "predict": "--model NAME",
 }
 """Commands that one scan each is enough for, and an example of their options."""
-NEEDED = {"translate": "--to", "upsample-dmri": "--directions"}
-"""Options without which a command cannot run; the second has others in its place."""
+NEEDED = {"translate": ("--to",), "upsample-dmri": ("--directions", "--target-")}
+"""Beginnings of options of which a command needs one."""
 SOURCES = ("folder", "bids", "scene")
 COLUMNS = ("subject", "state", "time", "message")
 OVERVIEW = "batch.html"
@@ -280,7 +280,7 @@ def _task_words() -> tuple[str, ...]:
 
 def _lacking(task: str, options: str) -> str:
     """Return what the further options must name; empty when nothing is missing."""
-    if task not in NEEDED or NEEDED[task] in options or (task == "upsample-dmri" and "--target-" in options):
+    if task not in NEEDED or any(word in options for word in NEEDED[task]):
         return ""
     if task == "translate":
         return _("Name the contrast to make under Options: {example}.").format(example=TASKS[task])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +101,21 @@ def run_until_labels_are_due(host, widget, monkeypatch, tmp_path):
     widget.ui.applyButton.click()
     assert host.wait_until(lambda: "43 %" in widget.panel.progress.ui.progressBar.format, 30)
     return go.touch
+
+
+def expect_no_names(texts: Iterable[str], folder: Path) -> None:
+    """Expect no trace of the patient Jane, or of a folder, in logs and in the attributes of the results."""
+    for text in texts:
+        assert "Jane" not in text
+        assert str(folder) not in text
+    for node in results_of():
+        for name in node.GetAttributeNames():
+            assert "Jane" not in node.GetAttribute(name)
+            assert "/tmp" not in node.GetAttribute(name)
+
+
+def keep_apart(tmp_path_factory, monkeypatch) -> None:
+    """Keep the core's processes away from the models of this computer; no network, one thread."""
+    monkeypatch.setenv("MRI_DEEP_TOOLS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("MRI_DEEP_TOOLS_OFFLINE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")

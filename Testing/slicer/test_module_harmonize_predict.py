@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 from harmonize_case import MODELS
-from module_helpers import add_volume, message, results_of, wait_idle
+from module_helpers import add_volume, keep_apart, message, results_of, wait_idle
 from synthsegment_case import model
 
 MAKE_MODELS = """
@@ -35,10 +35,7 @@ PREPARED = {"skull_stripped": True, "bias_correction": False, "registered": True
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-    """Keep the processes away from the models of this computer; no network."""
-    monkeypatch.setenv("MRI_DEEP_TOOLS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setenv("MRI_DEEP_TOOLS_OFFLINE", "1")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    keep_apart(tmp_path_factory, monkeypatch)
 
 
 @pytest.fixture(scope="module")

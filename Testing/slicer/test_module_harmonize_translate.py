@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from harmonize_case import MODELS, voxel_to_world
-from module_helpers import add_volume, apply, grab_panel, message, results_of, wait_idle
+from module_helpers import add_volume, apply, grab_panel, keep_apart, message, results_of, wait_idle
 from synthsegment_case import model
 from test_module_pictures import pixels
 
@@ -26,10 +26,7 @@ save_model(sys.argv[1], networks, facts)
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-    """Keep the processes away from the models of this computer; no network."""
-    monkeypatch.setenv("MRI_DEEP_TOOLS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setenv("MRI_DEEP_TOOLS_OFFLINE", "1")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    keep_apart(tmp_path_factory, monkeypatch)
 
 
 @pytest.fixture(scope="module")

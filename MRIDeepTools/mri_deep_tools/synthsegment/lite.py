@@ -182,11 +182,13 @@ class LiteBackend:
 
 def _clear_outside_(posterior: torch.Tensor, corner: Sequence[int], shape: Sequence[int]) -> None:
     """Make everything background where a window (C, x, y, z) that begins at ``corner`` reaches past the image."""
-    outside = torch.ones(posterior.shape[1:], dtype=torch.bool, device=posterior.device)
-    ranges = zip(corner, posterior.shape[1:], shape, strict=True)
-    outside[tuple(slice(max(-a, 0), max(min(n, size - a), 0)) for a, n, size in ranges)] = False
-    posterior[:, outside] = 0
-    posterior[0, outside] = 1
+    for axis, (begin, size) in enumerate(zip(corner, shape, strict=True), 1):
+        length = posterior.shape[axis]
+        first, last = (min(max(place, 0), length) for place in (-begin, size - begin))
+        for start, stop in ((0, first), (last, length)):
+            part = posterior.narrow(axis, start, stop - start)
+            part.zero_()
+            part[0] = 1
 
 
 class _Search:
